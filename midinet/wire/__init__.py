@@ -1,0 +1,1 @@
+"""Bytes, frames and Messages. No asyncio, no sockets, no clock."""

@@ -1,0 +1,239 @@
+"""Bytes in, frames or Messages out.
+
+The rules (MIDI 1.0 Detailed Specification 4.2.1, pages 5, 6 and A-1 to A-3):
+
+- System real-time (F8 to FF) may stand anywhere. It comes out at once, before the message that it
+  interrupts, and disturbs nothing. F9 and FD are undefined: ignored, disturbing nothing.
+- A channel status starts a message and sets running status. Any later status byte ends what was unfinished.
+- F0 to F7 clear running status. F4 and F5 are undefined and ignored with their data.
+- A system exclusive message ends with F7. Any other status but real-time aborts it: it is dropped.
+- Data bytes with no status in force are ignored.
+- A fixed-length message is complete at its last data byte.
+
+How it is fast: one compiled `re` splits whatever consists of whole messages, which is nearly everything
+that arrives. Where a chunk is anything else (a message cut in two, running status, a clock byte inside
+a message, garbage) it is read again a piece at a time, a piece being one status byte or one run of data.
+
+Nothing that a peer sends raises here, every drop is counted, and however the bytes are cut into chunks
+the result is the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mido import Message
+
+from .codec import DECODERS
+from .spec import (
+    COMPLETE_MESSAGE,
+    DATA_LENGTHS,
+    END_OF_SYSEX,
+    FIRST_REAL_TIME,
+    FIRST_SYSTEM,
+    SYSEX,
+    UNDEFINED,
+)
+
+# Bytes of one system exclusive message with F0 and F7. Sample dumps come in packets of 128 bytes and the
+# patch banks of common synthesizers in 4 to 32 KiB, so 64 KiB passes all of them and bounds the memory.
+DEFAULT_MAX_SYSEX = 65536
+
+_PIECES = re.compile(rb"[\x80-\xff]|[\x00-\x7f]+")
+
+
+@functools.cache
+def _complete_message(max_sysex: int) -> re.Pattern[bytes]:
+    return re.compile(COMPLETE_MESSAGE % (max_sysex - 2))
+
+
+@dataclass(slots=True)
+class ParserStats:
+    """What a parser has read and what it dropped, since it was made."""
+
+    bytes: int = 0
+    """Bytes taken in."""
+    messages: int = 0
+    """Whole messages that came out."""
+    stray_data: int = 0
+    """Data bytes ignored because no status was in force."""
+    stray_ends: int = 0
+    """F7 bytes outside a system exclusive message."""
+    undefined: int = 0
+    """Undefined status bytes (F4, F5, F9, FD) ignored."""
+    unfinished: int = 0
+    """Fixed-length messages dropped because a status byte or the end of the stream came too early."""
+    sysex_aborted: int = 0
+    """System exclusive messages dropped for the same reason."""
+    sysex_too_long: int = 0
+    """System exclusive messages dropped because they were longer than `max_sysex`."""
+
+
+class Parser:
+    """A MIDI byte stream parser.
+
+    Args:
+        max_sysex: the longest system exclusive message to pass on, in bytes with its F0 and F7.
+            A longer one is dropped whole and counted.
+
+    Raises:
+        ValueError: `max_sysex` is below 2, the length of the empty system exclusive message.
+    """
+
+    def __init__(self, *, max_sysex: int = DEFAULT_MAX_SYSEX) -> None:
+        if max_sysex < 2:
+            raise ValueError("max_sysex must be at least 2 bytes, F0 and F7")
+        self.max_sysex = max_sysex
+        self.stats = ParserStats()
+        self._complete = _complete_message(max_sysex)
+        # The status that data bytes belong to: running status, or a system common message under way.
+        self._status = 0
+        # An unfinished fixed-length message, its status byte first.
+        self._held = b""
+        # An unfinished system exclusive message; empty while one that is too long streams by.
+        self._sysex: bytearray | None = None
+
+    def feed(self, data: bytes | bytearray | memoryview | Iterable[int]) -> list[Message]:
+        """Take in bytes and return the Messages they complete, in order.
+
+        Args:
+            data: bytes-like, or an iterable of integers from 0 to 255.
+        """
+        return [DECODERS[frame[0]](frame) for frame in self.frames(data)]
+
+    def frames(self, data: bytes | bytearray | memoryview | Iterable[int]) -> list[bytes]:
+        """Take in bytes and return the frames they complete: each one whole message with its status byte.
+
+        Args:
+            data: bytes-like, or an iterable of integers from 0 to 255.
+        """
+        if not isinstance(data, bytes):
+            if isinstance(data, int):
+                raise TypeError("bytes are expected, not an int")
+            data = bytes(data)
+        stats = self.stats
+        stats.bytes += len(data)
+        if self._sysex is not None:
+            frames: list[bytes] = []
+            self._read_pieces(data, frames)
+        else:
+            data = self._held + data
+            self._held = b""
+            frames = self._complete.findall(data)
+            covered = b"".join(frames)
+            # findall() skips what does not match. What it found is a prefix of the data only if it
+            # skipped nothing before the end of that prefix: at the first skipped byte the prefix would
+            # go on with the next match, and then that would have matched there already.
+            if data.startswith(covered):
+                self._status = _running_status(frames, self._status)
+                rest = data[len(covered) :]
+            else:
+                frames = []
+                rest = data
+            if rest:
+                self._read_pieces(rest, frames)
+        stats.messages += len(frames)
+        return frames
+
+    def end(self) -> None:
+        """Take note of the end of the stream: what is unfinished is dropped and counted."""
+        self._drop_unfinished()
+        self._status = 0
+
+    def _read_pieces(self, data: bytes, frames: list[bytes]) -> None:
+        for piece in _PIECES.findall(data):
+            first = piece[0]
+            if first < 0x80:
+                self._take_data(piece, frames)
+            elif first < FIRST_REAL_TIME:
+                self._take_status(first, frames)
+            elif first in UNDEFINED:
+                self.stats.undefined += 1
+            else:
+                frames.append(piece)
+
+    def _take_status(self, status: int, frames: list[bytes]) -> None:
+        if status == END_OF_SYSEX:
+            self._end_sysex(frames)
+            return
+        self._drop_unfinished()
+        length = DATA_LENGTHS[status]
+        if length > 0:
+            self._status = status
+            self._held = bytes((status,))
+            return
+        self._status = 0
+        if length == 0:
+            frames.append(bytes((status,)))
+        elif status == SYSEX:
+            self._sysex = bytearray((SYSEX,))
+        else:
+            self.stats.undefined += 1
+
+    def _take_data(self, data: bytes, frames: list[bytes]) -> None:
+        if self._sysex is not None:
+            self._extend_sysex(self._sysex, data)
+            return
+        status = self._status
+        if not status:
+            self.stats.stray_data += len(data)
+            return
+        head = bytes((status,))
+        length = DATA_LENGTHS[status]
+        # What is held begins with the status byte; a message under running status holds nothing.
+        data = self._held[1:] + data
+        if status >= FIRST_SYSTEM:
+            # System common has no running status: one message, and the rest has no status in force.
+            if len(data) >= length:
+                frames.append(head + data[:length])
+                self.stats.stray_data += len(data) - length
+                self._status = 0
+                self._held = b""
+                return
+            whole = 0
+        else:
+            whole = len(data) - len(data) % length
+            frames += [head + data[i : i + length] for i in range(0, whole, length)]
+        rest = data[whole:]
+        self._held = head + rest if rest else b""
+
+    def _extend_sysex(self, sysex: bytearray, data: bytes) -> None:
+        if not sysex:
+            return
+        # One more byte has to fit: the F7.
+        if len(sysex) + len(data) < self.max_sysex:
+            sysex += data
+        else:
+            sysex.clear()
+            self.stats.sysex_too_long += 1
+
+    def _end_sysex(self, frames: list[bytes]) -> None:
+        if self._sysex is None:
+            self.stats.stray_ends += 1
+            self._drop_unfinished()
+        elif self._sysex:
+            self._sysex.append(END_OF_SYSEX)
+            frames.append(bytes(self._sysex))
+        self._sysex = None
+        self._status = 0
+
+    def _drop_unfinished(self) -> None:
+        if self._sysex:
+            self.stats.sysex_aborted += 1
+        elif self._held:
+            self.stats.unfinished += 1
+        self._sysex = None
+        self._held = b""
+
+
+def _running_status(frames: list[bytes], status: int) -> int:
+    """The running status after these frames: real-time leaves it, system messages clear it."""
+    for frame in reversed(frames):
+        if frame[0] < FIRST_SYSTEM:
+            return frame[0]
+        if frame[0] < FIRST_REAL_TIME:
+            return 0
+    return status
