@@ -1,0 +1,52 @@
+"""MIDI over TCP for Python, asyncio-native.
+
+    async with PortServer("localhost", 8080) as server:
+        async for message in server:
+            print(message)
+
+    async with connect("localhost", 8080) as port:
+        await port.send(mido.Message("note_on", note=60))
+
+Messages are mido's. `midinet.sync` has the blocking twins of all this for plain scripts.
+"""
+
+from .address import format_address, parse_address
+from .errors import (
+    CloseReason,
+    ConnectError,
+    ConnectionLost,
+    ConnectRefused,
+    ListenError,
+    MidinetError,
+    MissingExtra,
+    PortClosed,
+    UsageError,
+)
+from .net.client import connect
+from .net.port import SocketPort
+from .net.server import PortServer
+from .net.stats import PortStats, ServerStats
+from .wire.parser import Parser, ParserStats
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CloseReason",
+    "ConnectError",
+    "ConnectRefused",
+    "ConnectionLost",
+    "ListenError",
+    "MidinetError",
+    "MissingExtra",
+    "Parser",
+    "ParserStats",
+    "PortClosed",
+    "PortServer",
+    "PortStats",
+    "ServerStats",
+    "SocketPort",
+    "UsageError",
+    "connect",
+    "format_address",
+    "parse_address",
+]

@@ -3,13 +3,11 @@
 A Message made here equals the one that mido makes of the same bytes, and every mido Message goes back
 to the bytes that mido would send. There is one decoder for each status byte and one encoder for each
 message type, since frames differ too much for a cache (16 channels by 128 by 128) but kinds do not.
-
-The decoders fill a Message's own dictionary, which is what mido's constructor does after its checks; a
-frame from the parser has been checked by the parser. Attributes go in in mido's order.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +16,11 @@ from mido.messages.messages import SysexData
 
 _new_message = Message.__new__
 _Values = dict[str, Any]
+
+
+# From so many frames on, decode_all() holds the garbage collector back: it would search the Messages that
+# are being made over and over, and there are no cycles in them. Below, it would seldom run at all.
+_LARGE_BATCH = 256
 
 
 def decode(frame: bytes) -> Message:
@@ -34,6 +37,17 @@ def decode(frame: bytes) -> Message:
     return Message.from_bytes(frame)
 
 
+def decode_all(frames: list[bytes]) -> list[Message]:
+    """Return the Messages that frames from a Parser hold; nothing is checked again."""
+    if len(frames) < _LARGE_BATCH or not gc.isenabled():
+        return [DECODERS[frame[0]](frame) for frame in frames]
+    gc.disable()
+    try:
+        return [DECODERS[frame[0]](frame) for frame in frames]
+    finally:
+        gc.enable()
+
+
 def encode(message: Message) -> bytes:
     """Return the frame for a Message. Its `time` has no place on the wire.
 
@@ -48,48 +62,114 @@ def encode(message: Message) -> bytes:
 
 
 # Decoders: frame -> Message.
+#
+# mido's Message checks every assignment, so a channel message is filled in as a plain object and then made
+# a Message. There is a class for each kind because instances of one class share the keys of their
+# dictionaries, and seven kinds of message have little in common.
 
 _Decoder = Callable[[bytes], Message]
 
 
-def _two_bytes(kind: str, first: str, second: str) -> _Decoder:
-    def decode_two_bytes(frame: bytes) -> Message:
-        message = _new_message(Message)
-        values = message.__dict__
-        status, a, b = frame
-        values["type"] = kind
-        values["time"] = 0
-        values["channel"] = status & 0x0F
-        values[first] = a
-        values[second] = b
-        return message
-
-    return decode_two_bytes
+class _NoteOff: ...
 
 
-def _one_byte(kind: str, name: str) -> _Decoder:
-    def decode_one_byte(frame: bytes) -> Message:
-        message = _new_message(Message)
-        values = message.__dict__
-        status, value = frame
-        values["type"] = kind
-        values["time"] = 0
-        values["channel"] = status & 0x0F
-        values[name] = value
-        return message
+class _NoteOn: ...
 
-    return decode_one_byte
+
+class _Polytouch: ...
+
+
+class _ControlChange: ...
+
+
+class _ProgramChange: ...
+
+
+class _Aftertouch: ...
+
+
+class _Pitchwheel: ...
+
+
+def _note_off(frame: bytes) -> Message:
+    status, note, velocity = frame
+    message: Any = _NoteOff()
+    message.type = "note_off"
+    message.time = 0
+    message.channel = status & 0x0F
+    message.note = note
+    message.velocity = velocity
+    message.__class__ = Message
+    return message
+
+
+def _note_on(frame: bytes) -> Message:
+    status, note, velocity = frame
+    message: Any = _NoteOn()
+    message.type = "note_on"
+    message.time = 0
+    message.channel = status & 0x0F
+    message.note = note
+    message.velocity = velocity
+    message.__class__ = Message
+    return message
+
+
+def _polytouch(frame: bytes) -> Message:
+    status, note, value = frame
+    message: Any = _Polytouch()
+    message.type = "polytouch"
+    message.time = 0
+    message.channel = status & 0x0F
+    message.note = note
+    message.value = value
+    message.__class__ = Message
+    return message
+
+
+def _control_change(frame: bytes) -> Message:
+    status, control, value = frame
+    message: Any = _ControlChange()
+    message.type = "control_change"
+    message.time = 0
+    message.channel = status & 0x0F
+    message.control = control
+    message.value = value
+    message.__class__ = Message
+    return message
+
+
+def _program_change(frame: bytes) -> Message:
+    status, program = frame
+    message: Any = _ProgramChange()
+    message.type = "program_change"
+    message.time = 0
+    message.channel = status & 0x0F
+    message.program = program
+    message.__class__ = Message
+    return message
+
+
+def _aftertouch(frame: bytes) -> Message:
+    status, value = frame
+    message: Any = _Aftertouch()
+    message.type = "aftertouch"
+    message.time = 0
+    message.channel = status & 0x0F
+    message.value = value
+    message.__class__ = Message
+    return message
 
 
 def _pitchwheel(frame: bytes) -> Message:
-    message = _new_message(Message)
-    values = message.__dict__
     status, low, high = frame
-    values["type"] = "pitchwheel"
-    values["time"] = 0
-    values["channel"] = status & 0x0F
+    message: Any = _Pitchwheel()
+    message.type = "pitchwheel"
+    message.time = 0
+    message.channel = status & 0x0F
     # 14 bits, the middle of which is no bend at all (page 19).
-    values["pitch"] = (low | high << 7) - 8192
+    message.pitch = (low | high << 7) - 8192
+    message.__class__ = Message
     return message
 
 
@@ -111,12 +191,12 @@ def _nothing(frame: bytes) -> _Values:
 
 
 _CHANNEL_DECODERS: dict[int, _Decoder] = {
-    0x80: _two_bytes("note_off", "note", "velocity"),
-    0x90: _two_bytes("note_on", "note", "velocity"),
-    0xA0: _two_bytes("polytouch", "note", "value"),
-    0xB0: _two_bytes("control_change", "control", "value"),
-    0xC0: _one_byte("program_change", "program"),
-    0xD0: _one_byte("aftertouch", "value"),
+    0x80: _note_off,
+    0x90: _note_on,
+    0xA0: _polytouch,
+    0xB0: _control_change,
+    0xC0: _program_change,
+    0xD0: _aftertouch,
     0xE0: _pitchwheel,
 }
 

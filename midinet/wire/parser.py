@@ -12,7 +12,8 @@ The rules (MIDI 1.0 Detailed Specification 4.2.1, pages 5, 6 and A-1 to A-3):
 
 How it is fast: one compiled `re` splits whatever consists of whole messages, which is nearly everything
 that arrives. Where a chunk is anything else (a message cut in two, running status, a clock byte inside
-a message, garbage) it is read again a piece at a time, a piece being one status byte or one run of data.
+a message, garbage) it is read again a piece at a time, a piece being one whole message, one lone status
+byte or one run of data bytes.
 
 Nothing that a peer sends raises here, every drop is counted, and however the bytes are cut into chunks
 the result is the same.
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 
 from mido import Message
 
-from .codec import DECODERS
+from .codec import decode_all
 from .spec import (
     COMPLETE_MESSAGE,
     DATA_LENGTHS,
@@ -42,12 +43,11 @@ from .spec import (
 # patch banks of common synthesizers in 4 to 32 KiB, so 64 KiB passes all of them and bounds the memory.
 DEFAULT_MAX_SYSEX = 65536
 
-_PIECES = re.compile(rb"[\x80-\xff]|[\x00-\x7f]+")
-
 
 @functools.cache
-def _complete_message(max_sysex: int) -> re.Pattern[bytes]:
-    return re.compile(COMPLETE_MESSAGE % (max_sysex - 2))
+def _patterns(max_sysex: int) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    complete = COMPLETE_MESSAGE % (max_sysex - 2)
+    return re.compile(complete), re.compile(complete + rb"|[\x80-\xff]|[\x00-\x7f]+")
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class Parser:
             raise ValueError("max_sysex must be at least 2 bytes, F0 and F7")
         self.max_sysex = max_sysex
         self.stats = ParserStats()
-        self._complete = _complete_message(max_sysex)
+        self._complete, self._pieces = _patterns(max_sysex)
         # The status that data bytes belong to: running status, or a system common message under way.
         self._status = 0
         # An unfinished fixed-length message, its status byte first.
@@ -102,7 +102,7 @@ class Parser:
         Args:
             data: bytes-like, or an iterable of integers from 0 to 255.
         """
-        return [DECODERS[frame[0]](frame) for frame in self.frames(data)]
+        return decode_all(self.frames(data))
 
     def frames(self, data: bytes | bytearray | memoryview | Iterable[int]) -> list[bytes]:
         """Take in bytes and return the frames they complete: each one whole message with its status byte.
@@ -144,15 +144,21 @@ class Parser:
         self._status = 0
 
     def _read_pieces(self, data: bytes, frames: list[bytes]) -> None:
-        for piece in _PIECES.findall(data):
+        for piece in self._pieces.findall(data):
             first = piece[0]
             if first < 0x80:
                 self._take_data(piece, frames)
-            elif first < FIRST_REAL_TIME:
+            elif first >= FIRST_REAL_TIME:
+                if first in UNDEFINED:
+                    self.stats.undefined += 1
+                else:
+                    frames.append(piece)
+            elif len(piece) == 1:
                 self._take_status(first, frames)
-            elif first in UNDEFINED:
-                self.stats.undefined += 1
             else:
+                if self._held or self._sysex is not None:
+                    self._drop_unfinished()
+                self._status = first if first < FIRST_SYSTEM else 0
                 frames.append(piece)
 
     def _take_status(self, status: int, frames: list[bytes]) -> None:

@@ -1,0 +1,1 @@
+"""Who hears what. No asyncio, no sockets; time is an argument."""

@@ -1,0 +1,1 @@
+"""Sockets: asyncio.Protocol and nothing cleverer."""

@@ -1,0 +1,221 @@
+"""One TCP connection: bytes in to the parser, bytes out from the outbox.
+
+`connection_lost` is the only place where a link ends, whatever the reason. Before that it can be asked to
+end in two ways: `close` sends what is left, within a time, and `abort` drops everything.
+
+In order: `close` stops delivering what arrives, lets the writer task empty the outbox, says FIN, gives the
+peer a moment to say FIN too, and lets go. The moment matters: a socket that is closed with unread data in
+it sends a reset, and a reset makes the peer's system throw away what it has not read yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, cast
+
+from ..errors import CloseReason
+from ..hub.outbox import Outbox
+from ..wire.parser import Parser
+
+if TYPE_CHECKING:
+    from .options import LinkOptions
+
+logger = logging.getLogger("midinet.net")
+
+# How long a closing link waits for the peer's own FIN, in seconds. A peer of ours answers within a round
+# trip; a peer that never closes its side, as mido's ports do not, is not waited for.
+_LINGER_S = 0.1
+
+# As much as asyncio reads at once.
+_RESCUE_BYTES = 262144
+
+
+class LinkOwner(Protocol):
+    """What a link tells its port."""
+
+    def _link_heard(self, frames: list[bytes]) -> None: ...
+    def _link_lost(self, reason: CloseReason, error: Exception | None) -> None: ...
+
+
+class Link(asyncio.Protocol):
+    """The protocol of one connection.
+
+    Args:
+        loop: the running loop.
+        options: the connection's settings.
+        owner: makes the port that is told what happens, once there is a connection.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, options: LinkOptions, owner: Callable[[Link], LinkOwner]
+    ) -> None:
+        self._loop = loop
+        self._options = options
+        self._make_owner = owner
+        self.parser = Parser(max_sysex=options.max_sysex)
+        self.peer: tuple[str, int] = ("", 0)
+        self.closing = False
+        self.lost = False
+        self._reason = CloseReason.PEER
+        self._lost_waiters: set[asyncio.Future[None]] = set()
+        self._room_waiters: set[asyncio.Future[None]] = set()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._writer_task: asyncio.Task[None] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        # The backlog belongs in the outbox, which can be counted and bounded: push back at once.
+        self._transport.set_write_buffer_limits(high=0)
+        address = transport.get_extra_info("peername") or ("", 0)
+        self.peer = (address[0], address[1])
+        try:
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._options.send_buffer)
+        except OSError:
+            pass  # The peer is gone already, which connection_lost will tell.
+        self.outbox = Outbox(
+            self._transport.write,
+            self._give_up,
+            max_bytes=self._options.max_outbox,
+            running_status=self._options.running_status,
+        )
+        self._owner = self._make_owner(self)
+
+    def data_received(self, data: bytes) -> None:
+        frames = self.parser.frames(data)
+        if frames and not self.closing:
+            self._owner._link_heard(frames)
+
+    def eof_received(self) -> bool:
+        # MIDI ports have no use for half a connection: returning False lets the transport close itself. It
+        # would wait for ever to write what it holds to a peer that does not read.
+        if not self.closing:
+            self.closing = True
+            self._timers.append(self._loop.call_later(self._options.close_timeout, self._transport.abort))
+        return False
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+        self.outbox.stalled = True
+        if self._writer_task is None:
+            self._writer_task = self._loop.create_task(self._write_backlog(), name=f"midinet writer {self.peer}")
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closing:
+            self._reason = CloseReason.LOST
+            self._rescue()
+        self.closing = True
+        self.lost = True
+        self.parser.end()
+        self.outbox.close()
+        if self._writer_task is not None:
+            self._writer_task.cancel()
+        for timer in self._timers:
+            timer.cancel()
+        self._owner._link_lost(self._reason, exc)
+        for waiter in self._lost_waiters | self._room_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _rescue(self) -> None:
+        """Read what the peer had sent before the link broke.
+
+        When writing fails, asyncio lets go of the socket with whatever is still unread in it: often the
+        last notes of a peer that closed while it was being sent something.
+        """
+        sock = self._transport.get_extra_info("socket")
+        try:
+            with socket.fromfd(sock.fileno(), sock.family, sock.type) as copy:
+                copy.setblocking(False)
+                while data := copy.recv(_RESCUE_BYTES):
+                    self.data_received(data)
+        except (OSError, ValueError):
+            pass  # Nothing more to read, or the event loop has closed the socket already.
+
+    # What the port calls.
+
+    def pause_reading(self) -> None:
+        if not self.closing:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self.closing:
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Begin to close: send what is left, for `close_timeout` at most. Does not wait."""
+        if self.closing:
+            return
+        self.closing = True
+        self._reason = CloseReason.LOCAL
+        # What still arrives is thrown away, but it has to be read: see the head of this module.
+        self._transport.resume_reading()
+        self._timers.append(self._loop.call_later(self._options.close_timeout, self._transport.abort))
+        if self._writer_task is None:
+            self._finish()
+
+    def abort(self) -> None:
+        """End now, dropping what is left. Does not wait."""
+        if not self.closing:
+            self._reason = CloseReason.LOCAL
+            self.closing = True
+        self._transport.abort()
+
+    async def wait_lost(self) -> None:
+        """Wait until the connection has ended. Cancelling is safe."""
+        await self._wait(self._lost_waiters)
+
+    async def wait_for_room(self) -> None:
+        """Wait until the peer has taken the backlog, or is gone. Cancelling is safe."""
+        while self.outbox.stalled and not self.lost:
+            await self._wait(self._room_waiters)
+
+    async def _wait(self, waiters: set[asyncio.Future[None]]) -> None:
+        if self.lost:
+            return
+        waiter = self._loop.create_future()
+        waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            waiters.discard(waiter)
+
+    # The writer task: it lives while a backlog does, and connection_lost ends it otherwise.
+
+    async def _write_backlog(self) -> None:
+        while True:
+            await self._writable.wait()
+            if not self.outbox.drain(self._loop.time()) and self._writable.is_set():
+                break
+        self.outbox.stalled = False
+        self._writer_task = None
+        for waiter in self._room_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self.closing:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._timers.append(self._loop.call_later(_LINGER_S, self._transport.close))
+
+    def _give_up(self) -> None:
+        if not self.closing:
+            self.closing = True
+            self._reason = CloseReason.SLOW
+            logger.warning(
+                "%s does not read: closed with %d bytes waiting for it", self.peer, self.outbox.backlog_bytes
+            )
+            self._transport.abort()
