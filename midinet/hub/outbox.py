@@ -45,7 +45,17 @@ class Outbox:
         running_status: leave out repeated status bytes.
     """
 
-    __slots__ = ("_backlog", "_overflow", "_running", "_write", "backlog_bytes", "max_bytes", "open", "stalled", "stats")
+    __slots__ = (
+        "_backlog",
+        "_overflow",
+        "_running",
+        "_write",
+        "backlog_bytes",
+        "max_bytes",
+        "open",
+        "stalled",
+        "stats",
+    )
 
     def __init__(
         self,

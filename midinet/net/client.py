@@ -23,7 +23,7 @@ from .port import SocketPort, open_hub
 DEFAULT_CONNECT_TIMEOUT = 10.0
 
 
-class connect:  # noqa: N801  it is called like a function, as mido's is
+class connect:
     """Connect to a MIDI socket port server.
 
         async with connect("localhost", 8080) as port:

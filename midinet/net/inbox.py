@@ -74,9 +74,8 @@ class Inbox:
         if not self._entries:
             return None
         entry = self._entries.popleft()
-        if self._stopped and len(self._entries) <= self.max_messages // 2:
-            stopped, self._stopped = self._stopped, set()
-            self._resume(stopped)
+        if self._stopped and self._low():
+            self._resume_stopped()
         return entry
 
     async def get(self) -> Any:
@@ -101,11 +100,15 @@ class Inbox:
     def _wake(self) -> None:
         # Everybody: those who find nothing wait again. There is seldom more than one, and this way a reader
         # that is cancelled after it was woken takes nobody's turn.
-        waiters, self._waiters = self._waiters, deque()
-        for waiter in waiters:
+        while self._waiters:
+            waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _resume(self, sources: set[Source]) -> None:
-        for source in sources:
+    def _low(self) -> bool:
+        return len(self._entries) <= self.max_messages // 2
+
+    def _resume_stopped(self) -> None:
+        stopped, self._stopped = self._stopped, set()
+        for source in stopped:
             source._resume()

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..errors import CloseReason
 from ..hub.outbox import Outbox
@@ -106,7 +106,9 @@ class Link(asyncio.Protocol):
         self._writable.clear()
         self.outbox.stalled = True
         if self._writer_task is None:
-            self._writer_task = self._loop.create_task(self._write_backlog(), name=f"midinet writer {self.peer}")
+            self._writer_task = self._loop.create_task(
+                self._write_backlog(), name=f"midinet writer {self.peer}"
+            )
 
     def resume_writing(self) -> None:
         self._writable.set()
@@ -176,8 +178,14 @@ class Link(asyncio.Protocol):
         """Wait until the connection has ended. Cancelling is safe."""
         await self._wait(self._lost_waiters)
 
-    async def wait_for_room(self) -> None:
-        """Wait until the peer has taken the backlog, or is gone. Cancelling is safe."""
+    def room(self) -> Coroutine[Any, Any, None] | None:
+        """Return None when the peer keeps up, or something to await until it does or is gone.
+
+        Cancelling that is safe.
+        """
+        return self._wait_for_room() if self.outbox.stalled and not self.lost else None
+
+    async def _wait_for_room(self) -> None:
         while self.outbox.stalled and not self.lost:
             await self._wait(self._room_waiters)
 

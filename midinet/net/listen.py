@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+from typing import Any
 
 from ..address import format_address
 from ..errors import ListenError
@@ -35,7 +36,9 @@ async def open_listeners(host: str, portno: int, backlog: int) -> list[socket.so
         found = await loop.getaddrinfo(host or None, portno, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, OverflowError, UnicodeError) as error:
         raise ListenError(f"cannot listen on {where}: unknown host or port") from error
-    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    addresses: list[tuple[int, tuple[Any, ...]]] = list(
+        dict.fromkeys((family, address) for family, _, _, _, address in found)
+    )
     for _ in range(_TRIES):
         try:
             return _listen_on(addresses, backlog)
@@ -46,7 +49,7 @@ async def open_listeners(host: str, portno: int, backlog: int) -> list[socket.so
     raise ListenError(errno.EADDRINUSE, f"cannot listen on {where}: no port is free on all of its addresses")
 
 
-def _listen_on(addresses: list[tuple[int, tuple[str, int]]], backlog: int) -> list[socket.socket]:
+def _listen_on(addresses: list[tuple[int, tuple[Any, ...]]], backlog: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     absent: OSError | None = None
     try:

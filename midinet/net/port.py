@@ -75,8 +75,8 @@ class SocketPort:
         """
         frame = encode(message)
         self._spree += 1
-        if self._link.outbox.stalled:
-            await self._link.wait_for_room()
+        if (room := self._link.room()) is not None:
+            await room
         elif self._spree >= FAIR_SPREE:
             self._spree = 0
             await asyncio.sleep(0)
@@ -220,14 +220,18 @@ class SocketPort:
 
     def _readable(self) -> Inbox:
         if self._inbox is not self._own_inbox:
-            raise UsageError("the messages of this client come through its server: read the server, or accept()")
+            raise UsageError(
+                "the messages of this client come through its server: read the server, or accept()"
+            )
         return self._inbox
 
     def _gone(self) -> Exception:
         if self._reason in (CloseReason.LOCAL, CloseReason.PEER):
             return PortClosed(f"the port to {self.name} is {self._reason.value}")
         reason = self._reason or CloseReason.LOST
-        error = ConnectionLost(f"the connection to {self.name} is lost: {self._error or reason.value}", reason)
+        error = ConnectionLost(
+            f"the connection to {self.name} is lost: {self._error or reason.value}", reason
+        )
         error.__cause__ = self._error
         return error
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mido import Message
 
 from ..address import format_address
-from ..errors import CloseReason, PortClosed
+from ..errors import PortClosed
 from ..hub.hub import Hub
 from ..hub.outbox import DEFAULT_MAX_OUTBOX
 from ..wire.codec import DECODERS, PANIC_FRAMES, RESET_FRAMES, encode
@@ -28,7 +28,7 @@ from .link import Link
 from .listen import open_listeners
 from .options import DEFAULT_CLOSE_TIMEOUT, DEFAULT_MAX_INBOX, DEFAULT_SEND_BUFFER, LinkOptions
 from .port import FAIR_SPREE, SocketPort, open_hub
-from .stats import PortStats, ServerStats
+from .stats import ServerStats
 
 if TYPE_CHECKING:
     from typing import Self
@@ -132,7 +132,9 @@ class PortServer:
         try:
             for sock in sockets:
                 listener = await self._loop.create_server(
-                    partial(Link, self._loop, self._options, self._client_came), sock=sock, backlog=self._backlog
+                    partial(Link, self._loop, self._options, self._client_came),
+                    sock=sock,
+                    backlog=self._backlog,
                 )
                 self._listeners.append(listener)
         except BaseException:

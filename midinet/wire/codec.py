@@ -216,7 +216,8 @@ _SYSTEM_DECODERS: dict[int, _Decoder] = {
 
 # By status byte. What the parser returns is decoded straight through this table.
 DECODERS: tuple[_Decoder, ...] = tuple(
-    _CHANNEL_DECODERS.get(status & 0xF0) or _SYSTEM_DECODERS.get(status) or _undefined for status in range(256)
+    _CHANNEL_DECODERS.get(status & 0xF0) or _SYSTEM_DECODERS.get(status) or _undefined
+    for status in range(256)
 )
 
 

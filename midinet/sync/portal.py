@@ -1,0 +1,142 @@
+"""One event loop in a background thread, for every blocking port of the process.
+
+The thread is a daemon, so that a program ends when its own code does, and a function at exit closes what is
+open before the interpreter goes. After a fork the child has no such thread: its copies of the ports refuse
+to be used, and ports that it opens itself get a loop of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from ..errors import UsageError
+
+T = TypeVar("T")
+
+# Windows does not interrupt a wait for a lock, so waits there are cut into pieces of so many seconds.
+WAIT_S = 0.1 if os.name == "nt" else -1.0
+
+# How long a program that ends waits for its open ports to send what is left, in seconds.
+_EXIT_S = 1.0
+
+
+class Closeable(Protocol):
+    """What is open on the loop."""
+
+    def _begin_close(self) -> None: ...
+    async def wait_closed(self) -> None: ...
+
+
+class Portal:
+    """The way from any thread to the loop."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.forked = False
+        # Of the loop's thread alone: what has to be closed before it ends.
+        self.opened: set[Closeable] = set()
+        self._thread = threading.Thread(target=self._run_loop, name="midinet loop", daemon=True)
+        self._thread.start()
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def check(self) -> None:
+        """Raise UsageError where a call can only fail: in a forked child, or on the loop's own thread."""
+        if self.forked:
+            raise UsageError("this port was opened before the fork: open a new one in the child process")
+        if threading.get_ident() == self._thread.ident:
+            raise UsageError(
+                "a blocking port cannot be used from midinet's own event loop: use the async ports there"
+            )
+
+    def call(self, function: Callable[..., object], *args: Any) -> None:
+        """Have the loop call a function soon. Does not wait."""
+        if not self.forked and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(function, *args)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop, wait for it, and return what it returns.
+
+        An interrupt (Ctrl-C) cancels it.
+        """
+        try:
+            self.check()
+        except UsageError:
+            coroutine.close()
+            raise
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            while True:
+                try:
+                    return future.result(None if WAIT_S < 0 else WAIT_S)
+                except concurrent.futures.TimeoutError:
+                    if future.done():
+                        raise
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """Close what is open, sending what is left, and end the loop and its thread."""
+        if self.forked or not self._thread.is_alive():
+            return
+        try:
+            asyncio.run_coroutine_threadsafe(self._close_all(), self.loop).result(2 * _EXIT_S)
+        except concurrent.futures.TimeoutError:
+            pass
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    async def _close_all(self) -> None:
+        opened = list(self.opened)
+        for port in opened:
+            port._begin_close()
+        try:
+            async with asyncio.timeout(_EXIT_S):
+                for port in opened:
+                    await port.wait_closed()
+        except TimeoutError:
+            pass
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+_portal: Portal | None = None
+_lock = threading.Lock()
+# A loop that is collected while it is open complains; the child of a fork has nothing to close it with.
+_forked: list[Portal] = []
+
+
+def get_portal() -> Portal:
+    """Return this process's portal, starting it on first use."""
+    global _portal
+    with _lock:
+        if _portal is None:
+            _portal = Portal()
+            atexit.register(_portal.stop)
+        return _portal
+
+
+def _after_fork() -> None:
+    global _portal, _lock
+    # Another thread may have held it at the fork.
+    _lock = threading.Lock()
+    if _portal is not None:
+        _portal.forked = True
+        _forked.append(_portal)
+        _portal = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,326 @@
+"""PortServer, SocketPort and connect with mido's port contract, as thin blocking wrappers of the async ones.
+
+A wrapper's async port lives on the portal's loop. What arrives goes into an inbox that the program's
+threads read without asking the loop; what is sent goes through an outlet, so `send` returns before the loop
+has taken it, in order, and waits when too much is on its way.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any, cast
+
+from mido import Message
+from mido.ports import BaseIOPort
+
+from ..errors import ConnectionLost, PortClosed, UsageError
+from ..net.client import connect as connect_async
+from ..net.port import SocketPort as AsyncSocketPort
+from ..net.server import DEFAULT_BACKLOG
+from ..net.server import PortServer as AsyncPortServer
+from ..net.stats import PortStats, ServerStats
+from ..wire.codec import DECODERS, encode
+from .inbox import Outlet, ThreadInbox
+from .portal import Portal, get_portal
+
+
+class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
+    """A blocking port connected to a server.
+
+    Args:
+        host, portno: where to; see `midinet.connect`.
+        autoreset: send `reset()` when the port is closed.
+        options: `timeout` and the limits of `midinet.connect`.
+
+    Raises:
+        ConnectRefused, ConnectError (OSError): no connection could be made.
+    """
+
+    def __init__(self, host: str, portno: int, *, autoreset: bool = False, **options: Any) -> None:
+        portal = get_portal()
+
+        async def open_port() -> AsyncSocketPort:
+            port = await connect_async(host, portno, **options)._connect(
+                lambda max_messages: ThreadInbox(portal, max_messages)
+            )
+            portal.opened.add(port)
+            port._lost = portal.opened.discard
+            return port
+
+        self._wrap(portal, portal.run(open_port()))
+        self.autoreset = autoreset
+
+    @classmethod
+    def _of(cls, portal: Portal, port: AsyncSocketPort, *, owned: bool) -> SocketPort:
+        wrapper = cls.__new__(cls)
+        wrapper._wrap(portal, port)
+        wrapper._owned = owned
+        wrapper.autoreset = False
+        return wrapper
+
+    def _wrap(self, portal: Portal, port: AsyncSocketPort) -> None:
+        self._portal = portal
+        self._port = port
+        self._inbox = cast(ThreadInbox, port._own_inbox)
+        self._outlet = Outlet(portal, self._deliver, port._link.room)
+        # A server closes its adopted clients itself, whether or not anyone looks at them.
+        self._owned = True
+        self.name = port.name
+        self.peer = port.peer
+
+    def send(self, message: Message) -> None:
+        """Send a message to the peer.
+
+        Hands it over and returns; waits while the peer is too slow to take what was sent before. Changing
+        the message afterwards has no effect.
+
+        Raises:
+            ValueError: the port is closed.
+            ConnectionLost (OSError): the link broke.
+            TypeError: it is no mido.Message.
+        """
+        frame = encode(message)
+        self._portal.check()
+        if self._port._reason is not None:
+            raise self._port._gone()
+        self._outlet.send(frame)
+
+    def receive(self, block: bool = True) -> Message | None:
+        """Return the next message.
+
+        Args:
+            block: wait for one; if False, return None when there is none.
+
+        Raises:
+            ValueError, OSError: the port is closed and everything has been read (with `block`).
+            UsageError: the port's messages come through its server.
+        """
+        self._portal.check()
+        if self._port._inbox is not self._inbox:
+            raise UsageError(
+                "the messages of this client come through its server: read the server, or accept()"
+            )
+        frame = self._inbox.wait() if block else self._inbox.get_nowait()
+        return None if frame is None else DECODERS[frame[0]](frame)
+
+    def close(self) -> None:
+        """Send what is left, for the port's `close_timeout` at most, and close."""
+        if self.autoreset and not self.closed:
+            try:
+                self.reset()
+            except (PortClosed, ConnectionLost):
+                pass
+        self._portal.run(self._close())
+
+    async def _close(self) -> None:
+        self._begin_close()
+        await self._port.wait_closed()
+
+    def _begin_close(self) -> None:
+        self._outlet.drain(force=True)
+        self._port._begin_close()
+        self._outlet.end()
+
+    def __del__(self) -> None:
+        # Without waiting: this may run in any thread, the loop's own as well.
+        if getattr(self, "_owned", False) and not self._port._link.lost:
+            self._portal.call(self._begin_close)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the port is at its end: closed here, or gone with everything read that had arrived."""
+        return self._port.closed
+
+    @property
+    def stats(self) -> PortStats:
+        """The counts of this connection as they stand."""
+        return self._port.stats
+
+    def _deliver(self, frames: list[bytes]) -> None:
+        try:
+            self._port._send_frames(frames)
+        except (PortClosed, ConnectionLost):
+            # As with any socket: what was on its way when the peer went is lost, and the next send says so.
+            self._outlet.end()
+        else:
+            self._port._hub.flush()
+
+
+def connect(host: str, portno: int, **options: Any) -> SocketPort:
+    """Connect to a MIDI socket port server and return a SocketPort, which see for arguments and errors."""
+    return SocketPort(host, portno, **options)
+
+
+class _LoopServer(AsyncPortServer):
+    """The async server, with inboxes that any thread can read."""
+
+    def __init__(self, portal: Portal, *args: Any, **options: Any) -> None:
+        self._portal = portal
+        super().__init__(*args, **options)
+
+    def _make_inbox(self, *, tagged: bool = False) -> ThreadInbox:
+        return ThreadInbox(self._portal, self._options.max_inbox, tagged=tagged)
+
+
+class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
+    """A blocking server that any number of MIDI socket ports connect to.
+
+        for message in PortServer("localhost", 8080):
+            print(message)
+
+    Args:
+        host, portno: where to listen; see `midinet.PortServer`.
+        backlog: how many connections may wait in the system to be accepted.
+        autoreset: send `reset()` when the server is closed.
+        options: `relay`, `yield_ports` and the limits of `midinet.PortServer`.
+
+    Raises:
+        ListenError (OSError): the address is in use, not this machine's, or not permitted.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        portno: int,
+        backlog: int = DEFAULT_BACKLOG,
+        *,
+        autoreset: bool = False,
+        **options: Any,
+    ) -> None:
+        self._portal = portal = get_portal()
+        self._wrappers: weakref.WeakValueDictionary[AsyncSocketPort, SocketPort] = (
+            weakref.WeakValueDictionary()
+        )
+        self._wrappers_lock = threading.Lock()
+
+        async def open_server() -> _LoopServer:
+            server = await _LoopServer(portal, host, portno, backlog=backlog, **options)
+            portal.opened.add(server)
+            return server
+
+        self._server = server = portal.run(open_server())
+        self._inbox = cast(ThreadInbox, server._inbox)
+        self._outlet = Outlet(portal, self._deliver, lambda: None)
+        self.autoreset = autoreset
+        self.name = server.name
+
+    def send(self, message: Message) -> None:
+        """Send a message to every client. A slow client delays nobody.
+
+        Raises:
+            ValueError: the server is closed.
+            TypeError: it is no mido.Message.
+        """
+        frame = encode(message)
+        self._portal.check()
+        if self._server.closed:
+            raise self._server._closed_error()
+        self._outlet.send(frame)
+
+    def receive(self, block: bool = True) -> Any:
+        """Return the next message of any client, or (port, message) with `yield_ports`.
+
+        Args:
+            block: wait for one; if False, return None when there is none.
+
+        Raises:
+            ValueError, OSError: the server is closed and everything has been read (with `block`).
+        """
+        self._portal.check()
+        if block:
+            entry = self._inbox.wait(before=self._adopt)
+        else:
+            self._adopt()
+            entry = self._inbox.get_nowait()
+        if entry is None:
+            return None
+        if self.yield_ports:
+            port, frame = entry
+            return self._wrapper(port), DECODERS[frame[0]](frame)
+        return DECODERS[entry[0]](entry)
+
+    def accept(self, block: bool = True) -> SocketPort | None:
+        """Return the port of the client that waited longest, for yourself; see `midinet.PortServer.accept`.
+
+        Args:
+            block: wait for one; if False, return None when nobody waits.
+
+        Raises:
+            ValueError: the server is closed.
+        """
+        if block:
+            port = self._portal.run(self._server.accept())
+        else:
+            self._portal.check()
+            if not self._server._waiting and not self._server.closed:
+                return None
+            if (found := self._portal.run(self._accept_nowait())) is None:
+                return None
+            port = found
+        return SocketPort._of(self._portal, port, owned=True)
+
+    async def _accept_nowait(self) -> AsyncSocketPort | None:
+        return self._server._accept_nowait()
+
+    def close(self) -> None:
+        """Send every client what is left for it, for `close_timeout` at most, and close all connections."""
+        if self.autoreset and not self.closed:
+            self.reset()
+        self._portal.run(self._close())
+
+    async def _close(self) -> None:
+        self._begin_close()
+        await self._server.wait_closed()
+        self._portal.opened.discard(self._server)
+
+    def _begin_close(self) -> None:
+        if not self._server.closed:
+            self._outlet.drain(force=True)
+        self._server._begin_close()
+        self._outlet.end()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_server") and not self._server.closed:
+            self._portal.call(self._begin_close)
+
+    @property
+    def yield_ports(self) -> bool:
+        """Whether reading gives (port, message)."""
+        return self._server.yield_ports
+
+    @property
+    def ports(self) -> list[SocketPort]:
+        """The adopted clients that are connected."""
+        return [self._wrapper(port) for port in self._server.ports]
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The (address, port number) pairs it listens on."""
+        return self._server.addresses
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server has been closed."""
+        return self._server.closed
+
+    @property
+    def stats(self) -> ServerStats:
+        """The counts of the server as they stand."""
+        return self._server.stats
+
+    def _adopt(self) -> None:
+        if self._server._waiting or not self._server._is_read:
+            self._portal.call(self._server._adopt_for_reading)
+
+    def _deliver(self, frames: list[bytes]) -> None:
+        if not self._server.closed:
+            self._server._send_frames(frames)
+            self._server._hub.flush()
+
+    def _wrapper(self, port: AsyncSocketPort) -> SocketPort:
+        with self._wrappers_lock:
+            wrapper = self._wrappers.get(port)
+            if wrapper is None:
+                wrapper = self._wrappers[port] = SocketPort._of(self._portal, port, owned=False)
+            return wrapper
