@@ -68,7 +68,7 @@ class Outbox:
         self._write = write
         self._overflow = overflow
         self._running = RunningStatus() if running_status else None
-        self._backlog: deque[bytes] = deque()
+        self._backlog: deque[tuple[bytes, int]] = deque()
         self.backlog_bytes = 0
         self.max_bytes = max_bytes
         self.stats = OutboxStats()
@@ -92,7 +92,7 @@ class Outbox:
         elif not self.stalled:
             self._hand_over(data, now)
         elif self.backlog_bytes + len(data) <= self.max_bytes:
-            self._backlog.append(data)
+            self._backlog.append((data, messages))
             self.backlog_bytes += len(data)
         else:
             stats.dropped += messages
@@ -108,7 +108,7 @@ class Outbox:
         piece: list[bytes] = []
         size = 0
         while self._backlog and size < _PIECE:
-            data = self._backlog.popleft()
+            data, _ = self._backlog.popleft()
             size += len(data)
             piece.append(data)
         self.backlog_bytes -= size
@@ -117,8 +117,9 @@ class Outbox:
         return bool(self._backlog)
 
     def close(self) -> None:
-        """Drop the backlog and whatever is offered from now on."""
+        """Drop the backlog and whatever is offered from now on, and count it."""
         self.open = False
+        self.stats.dropped += sum([messages for _, messages in self._backlog])
         self._backlog.clear()
         self.backlog_bytes = 0
 

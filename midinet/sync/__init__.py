@@ -1,8 +1,8 @@
 """The blocking twins of midinet, for plain scripts.
 
-`from midinet.sync import PortServer, connect` takes the place of `from mido.sockets import ...`. Its ports are
-`mido.ports.BaseIOPort`s with mido's names, arguments and errors. One event loop in a background thread serves
-all of them; it starts with the first port. What differs from mido's ports:
+`from midinet.sync import PortServer, connect` takes the place of `from mido.sockets import ...`. Its ports
+are `mido.ports.BaseIOPort`s with mido's names, arguments and errors. One event loop in a background thread
+serves all of them; it starts with the first port. What differs from mido's ports:
 
 - Waiting costs no CPU, and a message is handed over when it arrives, not at the next poll.
 - One slow or dead client never delays the server or its other clients.

@@ -38,6 +38,9 @@ class Portal:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        # Of its own, so that its threads, which look up host names, can be told apart and let go.
+        self._lookups = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="midinet lookup")
+        self.loop.set_default_executor(self._lookups)
         self.forked = False
         # Of the loop's thread alone: what has to be closed before it ends.
         self.opened: set[Closeable] = set()
@@ -94,6 +97,7 @@ class Portal:
             pass
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
+        self._lookups.shutdown(wait=False, cancel_futures=True)
         self.loop.close()
 
     async def _close_all(self) -> None:

@@ -1,0 +1,71 @@
+"""Every test leaves tasks, threads and descriptors as it found them, or fails."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from midinet.sync.portal import get_portal
+
+
+def pytest_sessionstart() -> None:
+    # The loop of the blocking ports stays for the whole process; started here, it is no test's leak.
+    get_portal()
+
+
+def _descriptors() -> set[str]:
+    if not os.path.isdir("/proc/self/fd"):
+        return set()
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{number} -> {os.readlink(f'/proc/self/fd/{number}')}")
+        except FileNotFoundError:
+            pass  # The one that lists the directory.
+    return found
+
+
+def _threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if not thread.name.startswith("midinet l")}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    item.stash[_BEFORE] = (_descriptors(), _threads())
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    result = yield
+    descriptors, threads = item.stash[_BEFORE]
+    if _descriptors() - descriptors:
+        gc.collect()
+    assert not _threads() - threads, "threads were left running"
+    assert not _descriptors() - descriptors, "descriptors were left open"
+    return result
+
+
+_BEFORE = pytest.StashKey[tuple[set[str], set[str]]]()
+
+
+@pytest.fixture
+async def _no_task_left() -> AsyncIterator[None]:
+    yield
+    # A connection that just ended may still be telling its last callbacks.
+    for _ in range(3):
+        await asyncio.sleep(0)
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left, "tasks were left running"
+
+
+@pytest.fixture(autouse=True)
+def _no_task_left_in_async_tests(request: pytest.FixtureRequest) -> None:
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("_no_task_left")

@@ -1,0 +1,1 @@
+"""What tests of real sockets have in common."""

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import mido
+import pytest
+from hypothesis import given
+from mido import Message
+from mido.messages.specs import SPEC_BY_TYPE
+
+from midinet.wire.codec import DECODERS, PANIC_FRAMES, RESET_FRAMES, decode, decode_all, encode
+from tests.harness.messages import any_message, edge_messages
+
+
+@pytest.mark.parametrize("message", edge_messages(), ids=str)
+def test_every_kind_of_message_survives(message: Message) -> None:
+    frame = encode(message)
+    assert frame == bytes(message.bytes())
+    for decoded in (decode(frame), DECODERS[frame[0]](frame)):
+        assert decoded == message
+        assert type(decoded) is Message
+        assert repr(decoded) == repr(message)
+        assert set(vars(decoded)) == set(vars(message))
+        assert type(vars(decoded).get("data")) is type(vars(message).get("data"))
+
+
+@given(any_message())
+def test_any_message_survives(message: Message) -> None:
+    assert decode_all([encode(message)]) == [decode(encode(message))] == [message]
+
+
+def test_a_decoded_message_is_a_message_like_any_other() -> None:
+    [message] = decode_all([b"\x91\x3c\x40"])
+    message.note = 61
+    assert message.copy(velocity=1).bytes() == [0x91, 61, 1]
+    with pytest.raises(ValueError, match="range"):
+        message.note = 128
+    with pytest.raises(AttributeError):
+        message.program = 1
+    assert Message.from_str(str(message)) == message
+
+
+def test_every_type_mido_has_is_encoded() -> None:
+    assert {decode(encode(Message(kind))).type for kind in SPEC_BY_TYPE} == set(SPEC_BY_TYPE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("note_on", {"note": 128}),
+        ("note_on", {"note": -1}),
+        ("note_on", {"channel": 16}),
+        ("control_change", {"value": 255}),
+        ("program_change", {"program": 128}),
+        ("aftertouch", {"channel": -1}),
+        ("pitchwheel", {"pitch": 8192}),
+        ("pitchwheel", {"channel": 16}),
+        ("sysex", {"data": (128,)}),
+        ("sysex", {"data": (256,)}),
+        ("quarter_frame", {"frame_type": 8}),
+        ("quarter_frame", {"frame_value": 16}),
+        ("songpos", {"pos": 16384}),
+        ("song_select", {"song": 128}),
+    ],
+)
+def test_a_value_out_of_range_is_refused(kind: str, values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="range"):
+        encode(Message(kind, skip_checks=True, **values))
+
+
+@pytest.mark.parametrize("thing", [None, b"\x90\x3c\x40", "note_on", mido.MetaMessage("set_tempo")])
+def test_what_is_no_message_is_refused(thing: Any) -> None:
+    with pytest.raises(TypeError, match=r"mido\.Message"):
+        encode(thing)
+
+
+@pytest.mark.parametrize("frame", [b"", b"\x90", b"\x90\x3c", b"\xf4", b"\x3c\x40", b"\xf0\x01", b"\x90\x3c\x80"])
+def test_what_is_no_frame_is_refused(frame: bytes) -> None:
+    with pytest.raises(ValueError, match="."):
+        decode(frame)
+
+
+def test_undefined_statuses_have_no_message() -> None:
+    with pytest.raises(ValueError, match="F4"):
+        DECODERS[0xF4](b"\xf4")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_large_batch_leaves_the_garbage_collector_as_it_was(enabled: bool) -> None:
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        assert len(decode_all([b"\x90\x3c\x40"] * 1000)) == 1000
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_reset_and_panic_are_those_of_mido() -> None:
+    assert [decode(frame) for frame in RESET_FRAMES] == list(mido.ports.reset_messages())
+    assert [decode(frame) for frame in PANIC_FRAMES] == list(mido.ports.panic_messages())
