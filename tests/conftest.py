@@ -17,6 +17,12 @@ from midinet.sync.portal import get_portal
 def pytest_sessionstart() -> None:
     # The loop of the blocking ports stays for the whole process; started here, it is no test's leak.
     get_portal()
+    try:
+        import uvloop
+    except ImportError:
+        return
+    # It opens a pipe for the whole process at its first loop.
+    uvloop.new_event_loop().close()
 
 
 def _descriptors() -> set[str]:

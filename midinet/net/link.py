@@ -215,8 +215,11 @@ class Link(asyncio.Protocol):
             self._finish()
 
     def _finish(self) -> None:
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        try:
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+        except OSError:
+            pass  # The link broke just now, which connection_lost will tell.
         self._timers.append(self._loop.call_later(_LINGER_S, self._transport.close))
 
     def _give_up(self) -> None:

@@ -14,18 +14,24 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from ..errors import ConnectionLost, PortClosed
 from ..net.inbox import Inbox, Source
-from .portal import WAIT_S, Portal
+from .portal import WAIT_S, Closeable, Portal
 
 # Messages that may be on their way to the loop before `send` waits for it: enough for the two threads to
-# take turns of a millisecond, and no more than a page or two of memory.
+# take turns of a millisecond.
 MAX_OUTLET = 1024
+
+# Bytes. Whoever sends a longer message waits until the loop has taken it, so that 1,024 of them, 64 KiB each,
+# cannot pile up.
+_LARGE = 4096
 
 
 class Waiters:
     """Threads that wait for something to change."""
 
-    def __init__(self) -> None:
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
         self._locks: deque[threading.Lock] = deque()
 
     def __bool__(self) -> bool:
@@ -47,7 +53,7 @@ class Waiters:
 
     def wake(self) -> None:
         """Wake every thread that waits."""
-        while True:
+        while not self._portal.ending:
             try:
                 self._locks.popleft().release()
             except IndexError:
@@ -60,7 +66,7 @@ class ThreadInbox(Inbox):
     def __init__(self, portal: Portal, max_messages: int, *, tagged: bool = False) -> None:
         super().__init__(max_messages, tagged=tagged)
         self._portal = portal
-        self._waiters: Any = Waiters()
+        self._waiters: Any = Waiters(portal)
 
     def put(self, source: Source, frames: Sequence[bytes]) -> bool:
         if super().put(source, frames):
@@ -110,7 +116,8 @@ class Outlet:
     """Frames on their way from any thread to the loop, in the order in which they were sent.
 
     Args:
-        deliver: called on the loop with the frames that have gathered.
+        deliver: called on the loop with the frames that have gathered. Where it raises PortClosed or
+            ConnectionLost they are lost, as with any socket, and the next `send` of the port says so.
         room: called on the loop before that: None when they can be delivered now, otherwise something to
             await until they can.
     """
@@ -126,7 +133,7 @@ class Outlet:
         self._room = room
         self._frames: deque[bytes] = deque()
         self._called = False
-        self._waiters = Waiters()
+        self._waiters = Waiters(portal)
         self._room_task: asyncio.Task[None] | None = None
         self._ended = False
 
@@ -136,8 +143,9 @@ class Outlet:
         if not self._called:
             self._called = True
             self._portal.call(self.drain)
-        while len(self._frames) >= MAX_OUTLET and not self._ended:
-            self._waiters.wait_unless(self._has_drained)
+        limit = MAX_OUTLET if len(frame) < _LARGE else 1
+        while len(self._frames) >= limit and not self._ended:
+            self._waiters.wait_unless(lambda: len(self._frames) < limit or self._ended)
 
     def drain(self, *, force: bool = False) -> None:
         """On the loop: deliver what has gathered, now with `force`, otherwise when there is room."""
@@ -154,8 +162,17 @@ class Outlet:
         while self._frames:
             frames.append(self._frames.popleft())
         if frames:
-            self._deliver(frames)
+            try:
+                self._deliver(frames)
+            except (PortClosed, ConnectionLost):
+                self.end()
         self._waiters.wake()
+
+    def close(self, port: Closeable) -> None:
+        """On the loop: deliver what has gathered, and begin to close what it was delivered to."""
+        self.drain(force=True)
+        port._begin_close()
+        self.end()
 
     def end(self) -> None:
         """On the loop: nothing can be delivered any more."""
@@ -167,6 +184,3 @@ class Outlet:
         await room
         self._room_task = None
         self.drain()
-
-    def _has_drained(self) -> bool:
-        return len(self._frames) < MAX_OUTLET or self._ended

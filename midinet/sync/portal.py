@@ -42,6 +42,9 @@ class Portal:
         self._lookups = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="midinet lookup")
         self.loop.set_default_executor(self._lookups)
         self.forked = False
+        # The interpreter is about to end. Threads that wait are daemons by then, and stay where they are: an
+        # error raised in them now would only be noise on the way out.
+        self.ending = False
         # Of the loop's thread alone: what has to be closed before it ends.
         self.opened: set[Closeable] = set()
         self._thread = threading.Thread(target=self._run_loop, name="midinet loop", daemon=True)
@@ -101,6 +104,7 @@ class Portal:
         self.loop.close()
 
     async def _close_all(self) -> None:
+        self.ending = True
         opened = list(self.opened)
         for port in opened:
             port._begin_close()

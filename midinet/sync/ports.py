@@ -63,7 +63,13 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         self._portal = portal
         self._port = port
         self._inbox = cast(ThreadInbox, port._own_inbox)
-        self._outlet = Outlet(portal, self._deliver, port._link.room)
+
+        def deliver(frames: list[bytes]) -> None:
+            port._send_frames(frames)
+            port._hub.flush()
+
+        # Nothing here refers back to the wrapper: it is to be closed as soon as nobody holds it.
+        self._outlet = Outlet(portal, deliver, port._link.room)
         # A server closes its adopted clients itself, whether or not anyone looks at them.
         self._owned = True
         self.name = port.name
@@ -114,18 +120,13 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         self._portal.run(self._close())
 
     async def _close(self) -> None:
-        self._begin_close()
+        self._outlet.close(self._port)
         await self._port.wait_closed()
-
-    def _begin_close(self) -> None:
-        self._outlet.drain(force=True)
-        self._port._begin_close()
-        self._outlet.end()
 
     def __del__(self) -> None:
         # Without waiting: this may run in any thread, the loop's own as well.
         if getattr(self, "_owned", False) and not self._port._link.lost:
-            self._portal.call(self._begin_close)
+            self._portal.call(self._outlet.close, self._port)
 
     @property
     def closed(self) -> bool:
@@ -136,15 +137,6 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
     def stats(self) -> PortStats:
         """The counts of this connection as they stand."""
         return self._port.stats
-
-    def _deliver(self, frames: list[bytes]) -> None:
-        try:
-            self._port._send_frames(frames)
-        except (PortClosed, ConnectionLost):
-            # As with any socket: what was on its way when the peer went is lost, and the next send says so.
-            self._outlet.end()
-        else:
-            self._port._hub.flush()
 
 
 def connect(host: str, portno: int, **options: Any) -> SocketPort:
@@ -161,6 +153,11 @@ class _LoopServer(AsyncPortServer):
 
     def _make_inbox(self, *, tagged: bool = False) -> ThreadInbox:
         return ThreadInbox(self._portal, self._options.max_inbox, tagged=tagged)
+
+    def _tell_closed(self) -> None:
+        super()._tell_closed()
+        if self._closing and not self._all:
+            self._portal.opened.discard(self)
 
 
 class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
@@ -201,7 +198,12 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
 
         self._server = server = portal.run(open_server())
         self._inbox = cast(ThreadInbox, server._inbox)
-        self._outlet = Outlet(portal, self._deliver, lambda: None)
+
+        def deliver(frames: list[bytes]) -> None:
+            server._send_frames(frames)
+            server._hub.flush()
+
+        self._outlet = Outlet(portal, deliver, lambda: None)
         self.autoreset = autoreset
         self.name = server.name
 
@@ -270,19 +272,12 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         self._portal.run(self._close())
 
     async def _close(self) -> None:
-        self._begin_close()
+        self._outlet.close(self._server)
         await self._server.wait_closed()
-        self._portal.opened.discard(self._server)
-
-    def _begin_close(self) -> None:
-        if not self._server.closed:
-            self._outlet.drain(force=True)
-        self._server._begin_close()
-        self._outlet.end()
 
     def __del__(self) -> None:
         if hasattr(self, "_server") and not self._server.closed:
-            self._portal.call(self._begin_close)
+            self._portal.call(self._outlet.close, self._server)
 
     @property
     def yield_ports(self) -> bool:
@@ -312,11 +307,6 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
     def _adopt(self) -> None:
         if self._server._waiting or not self._server._is_read:
             self._portal.call(self._server._adopt_for_reading)
-
-    def _deliver(self, frames: list[bytes]) -> None:
-        if not self._server.closed:
-            self._server._send_frames(frames)
-            self._server._hub.flush()
 
     def _wrapper(self, port: AsyncSocketPort) -> SocketPort:
         with self._wrappers_lock:

@@ -1,0 +1,11 @@
+"""Benchmarks, as programs: each measures midinet and its peers in one run and prints a table.
+
+    python -m benchmarks.parser     bytes to messages and back
+    python -m benchmarks.latency    round trips, one message at a time
+    python -m benchmarks.fanout     one publisher, many subscribers
+    python -m benchmarks.sync       the blocking ports
+
+Speeds of one machine say little about another, so what counts is the ratio to a peer measured in the same
+run. Every program takes its contenders in turn for several rounds and reports the medians. `--help` says
+what is measured and how, and `--quick` makes a program so short that it only shows that it runs.
+"""

@@ -1,0 +1,75 @@
+"""Starts a peer server in a process of its own and ends it.
+
+The server chooses a free port and tells it on its standard output, which is also how it says that it is
+ready. It ends when its standard input closes, and is killed if it does not.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import machine
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+# Seconds. Importing mido takes a fifth of one, on a machine that is busy several.
+_MAX_START_S = 20.0
+_MAX_STOP_S = 2.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs."""
+
+    portno: int
+    pid: int
+
+    def cpu_seconds(self) -> float | None:
+        """Return the processor time it has used, in seconds, or None where the system does not tell."""
+        return machine.cpu_seconds(self.pid)
+
+
+@contextmanager
+def start(peer: str, role: str, cores: tuple[int, int] | None) -> Iterator[Server]:
+    """Run a server for the time of a block.
+
+    Args:
+        peer: the module in `benchmarks.peers`.
+        role: what it does with messages.
+        cores: one for the server and one for the load, or None to leave that to the system.
+
+    Raises:
+        RuntimeError: it did not start.
+    """
+    command = [sys.executable, "-m", f"benchmarks.peers.{peer}", role]
+    if cores:
+        command += ["--core", str(cores[0])]
+    with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield Server(_read_portno(process, peer), process.pid)
+        finally:
+            assert process.stdin
+            process.stdin.close()
+            try:
+                process.wait(_MAX_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _read_portno(process: subprocess.Popen[bytes], peer: str) -> int:
+    assert process.stdout
+    killer = threading.Timer(_MAX_START_S, process.kill)
+    killer.start()
+    try:
+        line = process.stdout.readline()
+    finally:
+        killer.cancel()
+    if not line:
+        raise RuntimeError(f"the server {peer} did not start: see its error above")
+    return int(line)

@@ -1,0 +1,126 @@
+"""The command line as people run it: processes, with what they print in files that tests can wait on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Far beyond what anything here takes: a wait that is over is a failure.
+PATIENCE_S = 20.0
+
+
+class Command:
+    """`python -m midinet ...` in a process of its own.
+
+    Args:
+        directory: for what it prints.
+        arguments: of the command.
+        options: of subprocess.Popen.
+    """
+
+    def __init__(self, directory: Path, arguments: tuple[str, ...], options: dict[str, Any]) -> None:
+        self.files = {"out": directory / "out", "err": directory / "err"}
+        with self.files["out"].open("wb") as out, self.files["err"].open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "midinet", *arguments],
+                **{"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, **options},
+            )
+
+    @property
+    def out(self) -> str:
+        return self.files["out"].read_text()
+
+    @property
+    def err(self) -> str:
+        return self.files["err"].read_text()
+
+    def wait_for(self, text: str, *, where: str = "out", count: int = 1) -> None:
+        """Wait until it has printed a text, so many times."""
+        wait_for(lambda: self.files[where].read_text().count(text) >= count, f"{text!r} from {self.process.args}")
+
+    def wait(self) -> int:
+        """Wait for its end and return its exit status."""
+        return self.process.wait(PATIENCE_S)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+
+class Hub(Command):
+    """`midinet serve` on a free port. `address` says where; `wait_for("connected")` who is there."""
+
+    def __init__(self, directory: Path, arguments: tuple[str, ...], options: dict[str, Any]) -> None:
+        super().__init__(directory, ("serve", "127.0.0.1:0", *arguments), options)
+        self.wait_for("\n")
+        self.address = self.out.split("\n")[0].removeprefix("midinet listens on ")
+        self.portno = int(self.address.rpartition(":")[2])
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def wait_until() -> Callable[[Callable[[], bool], str], None]:
+    """Wait until a condition holds, within reason: `wait_until(condition, "what it is")`."""
+    return wait_for
+
+
+@pytest.fixture
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Command]]:
+    """Start commands, and end those that still run at the end."""
+    commands: list[Command] = []
+
+    def start(*arguments: str, kind: type[Command] = Command, **options: Any) -> Command:
+        command = kind(tmp_path_factory.mktemp("command"), arguments, options)
+        commands.append(command)
+        return command
+
+    yield start
+    for command in commands:
+        command.process.kill()
+        command.process.wait()
+        for pipe in (command.process.stdin, command.process.stdout, command.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+@pytest.fixture
+def run(start: Callable[..., Command]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command to its end: (exit status, standard output, standard error)."""
+
+    def run(*arguments: str, **options: Any) -> tuple[int, str, str]:
+        command = start(*arguments, **options)
+        return command.wait(), command.out, command.err
+
+    return run
+
+
+@pytest.fixture
+def start_hub(start: Callable[..., Any]) -> Callable[..., Any]:
+    """Start a `Hub` with arguments of `serve` and options of subprocess.Popen."""
+    return partial(start, kind=Hub)
+
+
+@pytest.fixture
+def hub(start_hub: Callable[..., Any]) -> Any:
+    """A hub that shows what happens."""
+    return start_hub()
+
+
+@pytest.fixture
+def quiet_hub(start_hub: Callable[..., Any]) -> Any:
+    """A hub that shows nothing."""
+    return start_hub("--quiet")

@@ -1,0 +1,200 @@
+"""The portal in programs of its own: how they start, fork, are interrupted, and end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from midinet.sync import PortServer
+from tests.harness.raw import PATIENCE_S
+
+HEAD = """
+import os, signal, sys, threading, time
+from mido import Message
+from midinet import UsageError
+from midinet.sync import PortServer, SocketPort, connect
+portno = int(sys.argv[1])
+NOTE = Message("note_on", note=60)
+"""
+
+
+@contextlib.contextmanager
+def program(body: str, portno: int = 0) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", HEAD + body, str(portno)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with process:
+            yield process
+    finally:
+        process.kill()
+
+
+def run(body: str, portno: int = 0) -> subprocess.CompletedProcess[str]:
+    with program(body, portno) as process:
+        out, err = process.communicate(timeout=PATIENCE_S)
+        return subprocess.CompletedProcess([], process.returncode, out, err)
+
+
+def test_nothing_runs_before_the_first_port() -> None:
+    result = run("import midinet\nprint([thread.name for thread in threading.enumerate()])")
+    assert (result.stdout, result.stderr) == ("['MainThread']\n", "")
+
+
+def test_a_program_that_ends_with_open_ports_sends_what_is_left_and_ends_at_once() -> None:
+    with PortServer("127.0.0.1", 0) as server:
+        started = time.monotonic()
+        result = run(
+            """
+server = PortServer("127.0.0.1", 0)
+other = connect("127.0.0.1", server.addresses[0][1])
+port = connect("127.0.0.1", portno)
+for _ in range(1000):
+    port.send(NOTE)
+""",
+            server.addresses[0][1],
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        assert time.monotonic() - started < PATIENCE_S / 2
+        accepted = server.accept()
+        assert accepted is not None
+        assert len(list(accepted)) == 1000
+
+
+def test_a_program_that_ends_while_a_peer_does_not_read_ends_all_the_same() -> None:
+    with PortServer("127.0.0.1", 0) as server:
+        result = run(
+            """
+port = connect("127.0.0.1", portno)
+def send():
+    while True:
+        port.send(NOTE)
+threading.Thread(target=send, daemon=True).start()
+while not port._port._link.outbox.stalled:
+    time.sleep(0.01)
+""",
+            server.addresses[0][1],
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_after_a_fork_the_child_is_told_and_can_open_ports_of_its_own() -> None:
+    result = run(
+        """
+server = PortServer("127.0.0.1", 0)
+port = connect("127.0.0.1", server.addresses[0][1])
+accepted = server.accept()
+child = os.fork()
+if child == 0:
+    refused = 0
+    for call in (lambda: port.send(NOTE), port.receive, port.poll, port.close, server.receive,
+                 server.accept, lambda: server.accept(block=False), lambda: server.send(NOTE), server.close):
+        try:
+            call()
+        except UsageError as error:
+            assert "fork" in str(error)
+            refused += 1
+    del port, server, accepted
+    with PortServer("127.0.0.1", 0) as mine, connect("127.0.0.1", mine.addresses[0][1]) as client:
+        client.send(NOTE)
+        assert mine.receive() == NOTE
+    print("refused", refused, flush=True)
+    sys.exit(0)
+_, status = os.waitpid(child, 0)
+port.send(NOTE)
+print(status, accepted.receive() == NOTE, flush=True)
+"""
+    )
+    assert (result.stdout, result.stderr) == ("refused 9\n0 True\n", "")
+
+
+BLOCKED_CALLS = {
+    "receive": "port.receive()",
+    "iterate": "next(iter(port))",
+    "server receive": "server.receive()",
+    "accept": "server.accept()",
+    "connect": "connect('127.0.0.1', full)",
+    "close": "port.close()",
+    "send": "\n    while True: stalled.send(NOTE)",
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent the POSIX way")
+@pytest.mark.parametrize("call", BLOCKED_CALLS.values(), ids=BLOCKED_CALLS.keys())
+def test_ctrl_c_ends_any_blocked_call_at_once(call: str) -> None:
+    with program(
+        f"""
+import socket
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+listener.bind(("127.0.0.1", 0))
+listener.listen()
+port = connect("127.0.0.1", listener.getsockname()[1], close_timeout=60)
+stalled = connect("127.0.0.1", listener.getsockname()[1], close_timeout=0.1)
+server = PortServer("127.0.0.1", 0)
+# A listener whose queue is full: nobody answers.
+deaf = socket.socket()
+deaf.bind(("127.0.0.1", 0))
+deaf.listen(0)
+full = deaf.getsockname()[1]
+fillers = [socket.socket() for _ in range(4)]
+for filler in fillers:
+    filler.setblocking(False)
+    filler.connect_ex(("127.0.0.1", full))
+def fill():
+    try:
+        while True:
+            port.send(Message("sysex", data=bytes(60000)))
+    except ValueError:
+        pass
+if "close" in {call!r}:
+    threading.Thread(target=fill, daemon=True).start()
+    while not (port._port._link.outbox.stalled and port._outlet._frames):
+        time.sleep(0.01)
+def interrupt():
+    time.sleep(0.3)
+    started.append(time.monotonic())
+    os.kill(os.getpid(), signal.SIGINT)
+started = []
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    {call}
+except KeyboardInterrupt:
+    print("interrupted", time.monotonic() - started[0] < 0.5, flush=True)
+port._portal.call(port._port._link.abort)
+for sock in (listener, deaf, *fillers):
+    sock.close()
+"""
+    ) as process:
+        out, err = process.communicate(timeout=PATIENCE_S)
+        assert (out, err, process.returncode) == ("interrupted True\n", "", 0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent the POSIX way")
+def test_a_program_ended_by_ctrl_c_ends_like_any_other() -> None:
+    with program(
+        """
+server = PortServer("127.0.0.1", 0)
+print(server.addresses[0][1], flush=True)
+for message in server:
+    print(message)
+"""
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE_S)
+        assert err.strip().splitlines()[-1] == "KeyboardInterrupt"
+        assert process.returncode == -signal.SIGINT
+        assert out == ""
