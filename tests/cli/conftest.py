@@ -44,7 +44,9 @@ class Command:
 
     def wait_for(self, text: str, *, where: str = "out", count: int = 1) -> None:
         """Wait until it has printed a text, so many times."""
-        wait_for(lambda: self.files[where].read_text().count(text) >= count, f"{text!r} from {self.process.args}")
+        wait_for(
+            lambda: self.files[where].read_text().count(text) >= count, f"{text!r} from {self.process.args}"
+        )
 
     def wait(self) -> int:
         """Wait for its end and return its exit status."""

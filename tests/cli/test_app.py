@@ -110,7 +110,9 @@ def test_the_version_is_shown(run):
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False
+    )
 
 
 @pytest.mark.parametrize("package", ["typer", "rich"])
@@ -123,13 +125,17 @@ def test_a_missing_package_is_one_line_that_names_the_extra(package):
 
 
 def test_a_missing_module_of_our_own_is_a_fault_and_looks_like_one():
-    ended = python("import sys; sys.modules['midinet.cli.play'] = None; import midinet.__main__ as m; m.main()")
+    ended = python(
+        "import sys; sys.modules['midinet.cli.play'] = None; import midinet.__main__ as m; m.main()"
+    )
     assert ended.returncode == 1
     assert "ModuleNotFoundError" in ended.stderr
 
 
 def test_importing_midinet_imports_no_part_of_the_command_line():
-    ended = python("import sys, midinet, midinet.sync; print({'typer', 'rich', 'midinet.cli'} & set(sys.modules))")
+    ended = python(
+        "import sys, midinet, midinet.sync; print({'typer', 'rich', 'midinet.cli'} & set(sys.modules))"
+    )
     assert ended.stdout == "set()\n"
 
 

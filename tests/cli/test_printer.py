@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
+import threading
+from types import SimpleNamespace
 
 import pytest
 
+from midinet.cli import printer as printer_module
 from midinet.cli.printer import OutputGone, Printer
 
 
@@ -42,9 +44,14 @@ class Output:
 @pytest.fixture
 async def output(monkeypatch):
     output = Output()
-    monkeypatch.setattr(sys, "stdout", output)
+    # Not sys.stdout itself, which pytest changes too.
+    monkeypatch.setattr(printer_module, "sys", SimpleNamespace(stdout=output))
     yield output
     await asyncio.get_running_loop().shutdown_default_executor()
+    # The thread is told to end and not waited for, since it may be stuck in a write.
+    threads = [thread for thread in threading.enumerate() if thread.name == "midinet printer"]
+    for thread in threads:
+        thread.join(10)
     output.close()
 
 

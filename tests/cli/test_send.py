@@ -34,7 +34,9 @@ def test_it_does_not_matter_what_is_one_argument_to_the_shell(arguments):
 
 
 def test_types_alone_are_messages():
-    assert read_arguments(["clock", "start note_on"]) == [mido.Message(kind) for kind in ("clock", "start", "note_on")]
+    assert read_arguments(["clock", "start note_on"]) == [
+        mido.Message(kind) for kind in ("clock", "start", "note_on")
+    ]
 
 
 @given(any_message())

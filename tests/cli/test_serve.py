@@ -145,7 +145,11 @@ def test_uvloop_runs_it_too(start_hub):
 def test_uvloop_that_is_missing_is_one_line_that_names_the_extra():
     code = "import sys; sys.modules['uvloop'] = None; from midinet.__main__ import main; sys.exit(main())"
     ended = subprocess.run(
-        [sys.executable, "-c", code, "serve", "--uvloop"], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", code, "serve", "--uvloop"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
     assert ended.returncode == 2
     assert ended.stderr == "midinet: --uvloop needs an extra: pip install 'midinet[uvloop]'\n"

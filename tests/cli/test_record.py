@@ -1,0 +1,217 @@
+"""midinet record: a file that plays back what was heard, and never costs one that was there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import statistics
+import struct
+
+import mido
+import mido.sockets
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.harness.messages import any_message
+
+from midinet.cli.common import Complaint
+from midinet.cli.play import schedule_of
+from midinet.cli.record import check_writable, file_of, is_storable, save
+
+NOTE = mido.Message("note_on", note=60, velocity=90)
+
+
+def timed(path):
+    """What mido plays back: (seconds from the first message, message)."""
+    elapsed, played = 0.0, []
+    for message in mido.MidiFile(path):
+        elapsed += message.time
+        if not message.is_meta:
+            played.append((elapsed, message.copy(time=0)))
+    return [(seconds - played[0][0], message) for seconds, message in played]
+
+
+# From a take to a file.
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 20), any_message().filter(is_storable)), max_size=50), st.floats(0, 1e6)
+)
+def test_mido_plays_back_what_was_heard_and_rounding_never_adds_up(tmp_path_factory, heard, begin):
+    now, take = begin, []
+    for wait, message in heard:
+        now += wait
+        take.append((now, message))
+    path = tmp_path_factory.getbasetemp() / "take.mid"
+    file_of(take).save(path)
+    played = timed(path)
+    assert [message for _, message in played] == [message for _, message in take]
+    for (seconds, _), (then, _) in zip(played, take, strict=True):
+        assert seconds == pytest.approx(then - take[0][0], abs=0.000_051)
+
+
+@pytest.mark.parametrize("kind", ["clock", "start", "continue", "stop", "active_sensing", "reset"])
+def test_what_has_no_place_in_a_file_is_left_out_and_counted(kind, tmp_path, capsys):
+    path = tmp_path / "take.mid"
+    save([(1.0, mido.Message(kind)), (2.0, NOTE), (3.0, mido.Message("tune_request")), (4.5, NOTE)], path)
+    assert timed(path) == [(0, NOTE), (2.5, NOTE)]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"2 messages over 2.5 s saved to {path}"
+    assert (
+        second
+        == f"2 left out, which have no place in a MIDI file: {', '.join(sorted([kind, 'tune_request']))}"
+    )
+
+
+def test_a_file_that_was_there_is_replaced_as_it_was_and_links_stay(tmp_path):
+    path, link = tmp_path / "take.mid", tmp_path / "link.mid"
+    path.write_text("an older take")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    check_writable(link)
+    save([(0.0, NOTE)], link)
+    assert link.is_symlink()
+    assert timed(path) == [(0, NOTE)]
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert sorted(os.listdir(tmp_path)) == ["link.mid", "take.mid"]
+
+
+def test_what_cannot_be_saved_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "take.mid"
+    path.write_text("an older take")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("midinet.cli.record.os.fsync", full)
+    with pytest.raises(Complaint, match="No space left"):
+        save([(0.0, NOTE)], path)
+    assert path.read_text() == "an older take"
+    assert os.listdir(tmp_path) == ["take.mid"]
+
+
+def test_checking_changes_nothing(tmp_path):
+    path = tmp_path / "take.mid"
+    check_writable(path)
+    assert os.listdir(tmp_path) == []
+    path.write_text("an older take")
+    check_writable(path)
+    assert path.read_text() == "an older take"
+
+
+# The command.
+
+
+@pytest.fixture
+def server():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        yield listener
+
+
+def address(server):
+    return "{}:{}".format(*server.getsockname())
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_saves_it(hub, start, tmp_path, number, status):
+    path = tmp_path / "take.mid"
+    record = start("record", hub.address, str(path))
+    record.wait_for("recording", where="err")
+    hub.wait_for(" connected")
+    monitor = start("monitor", hub.address)
+    hub.wait_for(" connected", count=2)
+    with mido.sockets.connect("127.0.0.1", hub.portno) as player:
+        player.send(NOTE)
+        player.send(mido.Message("sysex", data=(1, 2, 3)))
+    monitor.wait_for("sysex")
+    record.process.send_signal(number)
+    record.process.send_signal(number)
+    assert record.wait() == status
+    assert [message for _, message in timed(path)] == [NOTE, mido.Message("sysex", data=(1, 2, 3))]
+    assert "2 messages over 0.0 s saved to" in record.err
+    assert os.listdir(tmp_path) == ["take.mid"]
+
+
+def test_a_server_that_closes_ends_and_saves_it(server, start, tmp_path):
+    path = tmp_path / "take.mid"
+    record = start("record", address(server), str(path))
+    client, _ = server.accept()
+    with client:
+        client.sendall(NOTE.bin() * 1000)
+    assert record.wait() == 0
+    assert [message for _, message in timed(path)] == [NOTE] * 1000
+
+
+def test_a_broken_link_saves_it_and_is_status_1(server, start, tmp_path):
+    path = tmp_path / "take.mid"
+    record = start("record", address(server), str(path))
+    client, _ = server.accept()
+    with client:
+        record.wait_for("recording", where="err")
+        client.sendall(NOTE.bin())
+        # With this, closing sends a reset.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert record.wait() == 1
+    assert path.exists()
+    assert record.err.splitlines()[-1].startswith("midinet: the connection to ")
+
+
+def test_seconds_end_it_and_silence_is_a_file_too(server, start, tmp_path):
+    path = tmp_path / "take.mid"
+    record = start("record", address(server), str(path), "--seconds", "0.1")
+    with server.accept()[0]:
+        assert record.wait() == 0
+    assert [message for message in mido.MidiFile(path) if not message.is_meta] == []
+    assert "0 messages over 0.0 s saved to" in record.err
+
+
+def test_a_directory_that_vanishes_is_one_line_and_status_2(server, start, tmp_path):
+    directory = tmp_path / "takes"
+    directory.mkdir()
+    record = start("record", address(server), str(directory / "take.mid"))
+    with server.accept()[0]:
+        record.wait_for("recording", where="err")
+        directory.rmdir()
+        record.interrupt()
+        assert record.wait() == 2
+    assert record.err.splitlines()[1:] == [
+        f"midinet: cannot write {directory}/take.mid: No such file or directory"
+    ]
+
+
+@pytest.mark.parametrize("options", [[], ["--quiet"]])
+def test_a_tune_played_through_a_hub_and_recorded_is_the_same_and_in_time(
+    start_hub, start, tmp_path, options
+):
+    source, take = tmp_path / "source.mid", tmp_path / "take.mid"
+    tune = _tune()
+    tune.save(source)
+    hub = start_hub(*options)
+    record = start("record", hub.address, str(take))
+    record.wait_for("recording", where="err")
+    # The hub accepts in order, so what comes after the recorder finds it there.
+    assert start("play", hub.address, str(source)).wait() == 0
+    hub.process.send_signal(signal.SIGTERM)
+    assert (hub.wait(), record.wait()) == (0, 0)
+    expected, heard = schedule_of(tune), timed(take)
+    assert [message for _, message in heard] == [message for _, message in expected]
+    errors = [abs(then - seconds) for (then, _), (seconds, _) in zip(heard, expected, strict=True)]
+    # The promise; 0.8 ms is usual.
+    assert statistics.median(errors) < 0.005
+
+
+def _tune():
+    """Two seconds of two tracks, with a change of tempo in each beat."""
+    tempos = [
+        mido.MetaMessage("set_tempo", tempo=600_000 - 60_000 * beat, time=480 * min(beat, 1))
+        for beat in range(8)
+    ]
+    melody = [mido.Message("note_on", note=40 + number, time=37 * min(number, 1)) for number in range(80)]
+    melody.append(mido.Message("sysex", data=(1, 2, 3)))
+    bends = [
+        mido.Message("pitchwheel", channel=1, pitch=100 * number, time=61 * min(number, 1))
+        for number in range(50)
+    ]
+    return mido.MidiFile(tracks=[mido.MidiTrack(part) for part in (tempos, melody, bends)])
