@@ -12,7 +12,17 @@ import midinet
 PACKAGE = Path(midinet.__file__).parent
 
 # From the ground up. What stands on one floor may import its neighbours on that floor.
-FLOORS = {"errors": 0, "address": 0, "wire": 1, "hub": 2, "net": 3, "__init__": 4, "sync": 5, "cli": 6, "__main__": 7}
+FLOORS = {
+    "errors": 0,
+    "address": 0,
+    "wire": 1,
+    "hub": 2,
+    "net": 3,
+    "__init__": 4,
+    "sync": 5,
+    "cli": 6,
+    "__main__": 7,
+}
 
 # What must not be known on a floor.
 STRANGERS = {
@@ -41,7 +51,8 @@ def imports(path: Path) -> set[str]:
             name = (base + (node.module or "")).rstrip(".")
             if name == "midinet":
                 found |= {
-                    f"midinet.{alias.name}" if (PACKAGE / alias.name).is_dir() else name for alias in node.names
+                    f"midinet.{alias.name}" if (PACKAGE / alias.name).is_dir() else name
+                    for alias in node.names
                 }
             else:
                 found.add(name)

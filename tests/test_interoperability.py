@@ -39,7 +39,7 @@ LOW_AND_HIGH: dict[str, tuple[Any, ...]] = {
     "program": (0, 127),
     "pitch": (-8192, -1, 0, 1, 127, 128, 8191),
     "data": ((), (0,), (0x7F,), (0x7E, 0x7F, 0x09, 0x01), tuple(range(128))),
-    "frame_type": range(8),
+    "frame_type": tuple(range(8)),
     "frame_value": (0, 15),
     "pos": (0, 127, 128, 16383),
     "song": (0, 127),
@@ -209,7 +209,8 @@ class Rig:
         return port
 
     async def mido_client(self, server: Any) -> Any:
-        port = await asyncio.to_thread(mido.sockets.connect, *address_of(server))
+        host, portno = address_of(server)
+        port = await asyncio.to_thread(mido.sockets.connect, host, portno)
         self._stack.callback(hang_up, port)
         return port
 

@@ -32,7 +32,18 @@ def test_the_public_names() -> None:
 
 
 def test_what_a_server_a_port_and_a_parser_can_do() -> None:
-    both = {"send", "receive", "poll", "iter_pending", "reset", "panic", "close", "wait_closed", "closed", "stats"}
+    both = {
+        "send",
+        "receive",
+        "poll",
+        "iter_pending",
+        "reset",
+        "panic",
+        "close",
+        "wait_closed",
+        "closed",
+        "stats",
+    }
     server = midinet.PortServer("localhost", 0)
     assert members(server) == both | {"accept", "ports", "addresses", "name", "relay", "yield_ports"}
     assert members(midinet.SocketPort) == both
@@ -74,7 +85,8 @@ def test_the_core_depends_on_mido_alone() -> None:
 def test_the_tree_of_errors() -> None:
     errors = {name: thing for name, thing in vars(midinet).items() if inspect.isclass(thing)}
     tree = {
-        name: {base.__name__ for base in thing.__mro__} & {"OSError", "ValueError", "RuntimeError", "ImportError"}
+        name: {base.__name__ for base in thing.__mro__}
+        & {"OSError", "ValueError", "RuntimeError", "ImportError"}
         for name, thing in errors.items()
         if issubclass(thing, midinet.MidinetError)
     }

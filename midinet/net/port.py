@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from .link import Link
 
 # A program that reads or sends in a loop gives the event loop a turn after so many messages that needed no
-# waiting: 256 take well below a millisecond.
+# waiting: 256 take well below a millisecond. Long messages count for each 256 bytes of them, so that after
+# 64 KiB the peers get a turn to take what was sent.
 FAIR_SPREE = 256
 
 
@@ -74,7 +75,7 @@ class SocketPort:
             TypeError: it is no mido.Message.
         """
         frame = encode(message)
-        self._spree += 1
+        self._spree += 1 + (len(frame) >> 8)
         if (room := self._link.room()) is not None:
             await room
         elif self._spree >= FAIR_SPREE:

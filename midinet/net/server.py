@@ -214,7 +214,7 @@ class PortServer:
             TypeError: it is no mido.Message.
         """
         frame = encode(message)
-        self._spree += 1
+        self._spree += 1 + (len(frame) >> 8)
         if self._spree >= FAIR_SPREE:
             self._spree = 0
             await asyncio.sleep(0)

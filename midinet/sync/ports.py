@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import deque
 from typing import Any, cast
 
 from mido import Message
@@ -23,6 +24,12 @@ from ..net.stats import PortStats, ServerStats
 from ..wire.codec import DECODERS, encode
 from .inbox import Outlet, ThreadInbox
 from .portal import Portal, get_portal
+
+
+def _look_like_mido(port: BaseIOPort) -> None:
+    """Give a port what mido's own code reaches for in ports, IOPort's for one. It stays unused here."""
+    port._messages = deque()
+    port._lock = threading.RLock()
 
 
 class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
@@ -60,6 +67,7 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         return wrapper
 
     def _wrap(self, portal: Portal, port: AsyncSocketPort) -> None:
+        _look_like_mido(self)
         self._portal = portal
         self._port = port
         self._inbox = cast(ThreadInbox, port._own_inbox)
@@ -185,6 +193,7 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         autoreset: bool = False,
         **options: Any,
     ) -> None:
+        _look_like_mido(self)
         self._portal = portal = get_portal()
         self._wrappers: weakref.WeakValueDictionary[AsyncSocketPort, SocketPort] = (
             weakref.WeakValueDictionary()

@@ -133,6 +133,7 @@ def test_an_output_that_is_blocked_holds_up_the_server_and_not_ctrl_c(server, st
         assert (monitor.wait(), monitor.err) == (130, "")
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="what a process connects to is read there")
 def test_ctrl_c_while_connecting_is_130(start, wait_until):
     # A full backlog: the system answers nobody, and connecting waits.
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
@@ -151,7 +152,7 @@ def test_ctrl_c_while_connecting_is_130(start, wait_until):
 
 
 def _connects(monitor, server):
-    """Whether the process waits in a connect: one more SYN_SENT socket to that port than those of this test."""
+    """Whether the process waits in a connect: it has a SYN_SENT socket to that port."""
     portno = f":{server.getsockname()[1]:04X}"
     inodes = set()
     with open("/proc/net/tcp") as table:

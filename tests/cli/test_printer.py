@@ -71,7 +71,7 @@ async def test_lines_come_out_in_order(output):
 async def test_what_has_no_room_is_dropped_and_counted_and_what_matters_more_has_room(output):
     async with Printer(max_lines=2, missed_line="{} missed") as printer:
         printer.offer(LONG)
-        while printer._lines:
+        while printer._lines:  # noqa: ASYNC110
             await asyncio.sleep(0.001)  # Until the thread has taken it, and is stuck with it.
         for number in range(5):
             printer.offer(number)

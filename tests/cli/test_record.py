@@ -13,11 +13,11 @@ import mido.sockets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.harness.messages import any_message
 
 from midinet.cli.common import Complaint
 from midinet.cli.play import schedule_of
 from midinet.cli.record import check_writable, file_of, is_storable, save
+from tests.harness.messages import any_message
 
 NOTE = mido.Message("note_on", note=60, velocity=90)
 

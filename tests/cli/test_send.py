@@ -9,11 +9,11 @@ import subprocess
 
 import mido
 import pytest
-from tests.harness.messages import any_message, edge_messages
 from hypothesis import given
 
 from midinet.cli.common import Complaint
 from midinet.cli.send import read_arguments, read_message
+from tests.harness.messages import any_message, edge_messages
 
 ON = mido.Message("note_on", note=60, velocity=90)
 OFF = mido.Message("note_off", note=60)

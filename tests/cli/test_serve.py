@@ -94,7 +94,7 @@ def test_output_that_nobody_takes_holds_up_neither_the_relay_nor_the_end(start, 
         seen = b""
         while seen.count(b" connected") < 2:
             seen += os.read(reader, 1000)
-        # From here on nobody reads the pipe, which takes a thousand lines or so.
+        # From here on nobody reads the pipe; it holds a thousand lines or so.
         _flood(player, listener, 100_000)
         serve.interrupt()
         assert serve.wait() == 130

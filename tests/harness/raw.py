@@ -74,5 +74,5 @@ async def until(condition: object) -> None:
     """Let the loop turn until `condition()` is true."""
     assert callable(condition)
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  any condition, not only one that has an Event
             await asyncio.sleep(0.001)

@@ -44,7 +44,7 @@ def test_everyone_hears_and_nobody_before_the_flush() -> None:
     scene.hub.publish([frame(2), frame(3)])
     assert scene.heard == {0: [], 1: [], 2: []}
     scene.hub.flush()
-    assert scene.heard == dict.fromkeys(range(3), [frame(1) + frame(2) + frame(3)])
+    assert scene.heard == {number: [frame(1) + frame(2) + frame(3)] for number in range(3)}
 
 
 def test_a_flush_is_asked_for_once_a_turn() -> None:

@@ -102,7 +102,11 @@ async def test_a_waiting_client_is_not_read() -> None:
 
 
 async def test_ports_are_given_with_yield_ports() -> None:
-    async with serving(yield_ports=True) as server, RawPeer(portno(server)) as a, RawPeer(portno(server)) as b:
+    async with (
+        serving(yield_ports=True) as server,
+        RawPeer(portno(server)) as a,
+        RawPeer(portno(server)) as b,
+    ):
         await a.send(frame(1))
         port, message = await server.receive()
         assert (port.peer, message) == (a.sock.getsockname(), note(1))
@@ -186,11 +190,14 @@ async def test_a_relay_can_be_read_as_well() -> None:
 
 
 async def test_a_relay_that_nobody_reads_does_not_fill_up() -> None:
-    async with serving(relay=True, max_inbox=4) as server, RawPeer(portno(server)) as a:
-        async with RawPeer(portno(server)) as b:
-            await until(lambda: len(server.ports) == 2)
-            await a.send(frame(1) * 1000)
-            assert await b.read(3000) == frame(1) * 1000
+    async with (
+        serving(relay=True, max_inbox=4) as server,
+        RawPeer(portno(server)) as a,
+        RawPeer(portno(server)) as b,
+    ):
+        await until(lambda: len(server.ports) == 2)
+        await a.send(frame(1) * 1000)
+        assert await b.read(3000) == frame(1) * 1000
 
 
 async def test_a_message_may_be_changed_after_it_was_sent() -> None:
@@ -303,6 +310,22 @@ async def _read_what_came(peer: RawPeer) -> bytes:
         while more := await peer.read(1):
             data += more
     return data
+
+
+async def test_a_burst_of_long_messages_leaves_turns_to_clients_that_read() -> None:
+    async with serving() as server, connect("127.0.0.1", portno(server)) as client:
+        await until(lambda: server.stats.clients == 1)
+        message = Message("sysex", data=bytes(8000))
+
+        async def send() -> None:
+            for _ in range(250):
+                await server.send(message)
+
+        sender = asyncio.create_task(send())
+        for _ in range(250):
+            assert await client.receive() == message
+        await sender
+        assert server.stats.messages_dropped == 0
 
 
 async def test_a_client_that_reads_again_in_time_misses_nothing() -> None:

@@ -28,12 +28,14 @@ def note(number: int) -> Message:
 @contextlib.contextmanager
 def pair(**options: Any) -> Iterator[tuple[SocketPort, SocketPort]]:
     """A client and the port that a server accepted it as."""
-    with PortServer("127.0.0.1", 0, **options) as server:
-        with connect("127.0.0.1", server.addresses[0][1]) as client:
-            accepted = server.accept()
-            assert accepted is not None
-            with accepted:
-                yield client, accepted
+    with (
+        PortServer("127.0.0.1", 0, **options) as server,
+        connect("127.0.0.1", server.addresses[0][1]) as client,
+    ):
+        accepted = server.accept()
+        assert accepted is not None
+        with accepted:
+            yield client, accepted
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -203,6 +205,18 @@ def test_ports_of_midinet_work_in_a_multi_port_of_mido() -> None:
         assert multi.poll() == note(2)
 
 
+def test_ports_of_midinet_work_in_an_io_port_of_mido() -> None:
+    with pair() as (client, accepted), PortServer("127.0.0.1", 0) as server:
+        both = mido.ports.IOPort(client, client)
+        both.send(note(1))
+        client.send(note(2))
+        assert [accepted.receive().note, accepted.receive().note] == [1, 2]
+        accepted.send(note(3))
+        assert both.receive() == note(3)
+        mido.ports.IOPort(server, server).close()
+        assert server.closed
+
+
 def test_addresses_read_and_write() -> None:
     assert parse_address("localhost:8080") == ("localhost", 8080)
     assert format_address("localhost", 8080) == "localhost:8080"
@@ -214,7 +228,7 @@ def test_addresses_read_and_write() -> None:
 def test_a_two_line_server_hears_its_clients() -> None:
     server = PortServer("localhost", 0)
     with connect("localhost", server.addresses[0][1]) as client:
-        with thread(lambda: [message for message in server]) as result:
+        with thread(lambda: list(server)) as result:
             client.send(note(1))
             client.send(note(2))
             until(lambda: server.stats.messages_received == 2)
@@ -289,11 +303,14 @@ def test_accept_without_blocking_is_none_when_nobody_waits() -> None:
 
 
 def test_accept_waits_for_a_client() -> None:
-    with PortServer("127.0.0.1", 0) as server, thread(server.accept) as result:
-        with connect("127.0.0.1", server.addresses[0][1]) as client:
-            until(lambda: result)
-            client.send(note(1))
-            assert result[0].receive() == note(1)
+    with (
+        PortServer("127.0.0.1", 0) as server,
+        thread(server.accept) as result,
+        connect("127.0.0.1", server.addresses[0][1]) as client,
+    ):
+        until(lambda: result)
+        client.send(note(1))
+        assert result[0].receive() == note(1)
 
 
 def test_a_relay_works_in_the_background() -> None:
@@ -339,7 +356,10 @@ def test_errors_of_the_network_are_os_errors() -> None:
 
 def test_sending_keeps_the_order_and_loses_nothing() -> None:
     count = 20_000
-    with pair() as (client, accepted), thread(lambda: [accepted.receive().note for _ in range(count)]) as result:
+    with (
+        pair() as (client, accepted),
+        thread(lambda: [accepted.receive().note for _ in range(count)]) as result,
+    ):
         for number in range(count):
             client.send(note(number % 128))
     assert result == [[number % 128 for number in range(count)]]

@@ -75,9 +75,11 @@ def test_what_is_no_message_is_refused(thing: Any) -> None:
         encode(thing)
 
 
-@pytest.mark.parametrize("frame", [b"", b"\x90", b"\x90\x3c", b"\xf4", b"\x3c\x40", b"\xf0\x01", b"\x90\x3c\x80"])
+@pytest.mark.parametrize(
+    "frame", [b"", b"\x90", b"\x90\x3c", b"\xf4", b"\x3c\x40", b"\xf0\x01", b"\x90\x3c\x80"]
+)
 def test_what_is_no_frame_is_refused(frame: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError):  # noqa: PT011  mido's words, which are its own
         decode(frame)
 
 

@@ -162,7 +162,9 @@ def test_the_end_of_a_stream_counts_what_is_unfinished() -> None:
     assert parser.frames(b"\x40\xf7\x90\x3c\x40") == [b"\x90\x3c\x40"]
 
 
-@pytest.mark.parametrize("data", [bytearray(b"\x90\x3c\x40"), memoryview(b"\x90\x3c\x40"), [0x90, 0x3C, 0x40]])
+@pytest.mark.parametrize(
+    "data", [bytearray(b"\x90\x3c\x40"), memoryview(b"\x90\x3c\x40"), [0x90, 0x3C, 0x40]]
+)
 def test_bytes_may_come_in_any_form(data: Any) -> None:
     assert Parser().frames(data) == [b"\x90\x3c\x40"]
 

@@ -1,0 +1,163 @@
+"""`midinet send`: messages in mido's text form, from the arguments or from standard input."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterable
+from typing import Annotated
+
+import typer
+from mido import Message
+
+from ..net.client import connect
+from ..net.port import SocketPort
+from .common import Complaint, read_address, run, talk, tell
+
+# Seconds. What was given to `send` has to arrive, also over a slow network.
+_CLOSE_TIMEOUT_S = 10.0
+
+_READ_BYTES = 65536
+
+
+def send_command(
+    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="The server to send to.")],
+    messages: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MESSAGE", help="Messages in mido's text form; none, or -, reads lines."),
+    ] = None,
+) -> None:
+    """Send messages, each as a type and its name=value pairs. What is left out has mido's default.
+
+    Without messages, or with "-", lines are read from standard input and sent as they come; empty lines
+    and those that begin with # are skipped. A wrong line ends it: what was before it has been sent.
+    Messages given as arguments are all checked before the first is sent. A time=... is ignored.
+
+    \b
+    Examples:
+      midinet send localhost:8080 note_on note=60 velocity=90
+      midinet send localhost:8080 program_change program=5 note_on note=60
+      midinet monitor localhost:8080 | midinet send localhost:9090 -
+    """
+    host, portno = read_address(address)
+    if messages and messages != ["-"]:
+        work = send(host, portno, read_arguments(messages))
+    else:
+        if sys.stdin.isatty():
+            tell("One message a line, as in: note_on note=60 velocity=90. Ctrl-D ends.")
+        work = send(host, portno, None)
+    raise typer.Exit(run(work))
+
+
+def read_arguments(arguments: Iterable[str]) -> list[Message]:
+    """Return the messages that arguments spell: a word without "=" begins a new one.
+
+    So it does not matter what is one argument to the shell: a word, a message, or several.
+    """
+    texts: list[list[str]] = []
+    for word in " ".join(arguments).split():
+        if "=" not in word:
+            texts.append([])
+        elif not texts:
+            raise Complaint(f"{word!r} begins no message: its type is expected first, as in note_on {word}")
+        texts[-1].append(word)
+    if not texts:
+        raise Complaint("there is no message to send")
+    return [read_message(" ".join(words)) for words in texts]
+
+
+def read_message(text: str) -> Message:
+    """Return the message of mido's text form, with a Complaint if it is none."""
+    words = text.split()
+    for word in words:
+        # mido cuts off the ends of `data` whatever they are.
+        if word.startswith("data=") and not (word.startswith("data=(") and word.endswith(")")):
+            raise Complaint(f"{text!r} is no message: data is written as data=(1,2,3)")
+    try:
+        # mido writes a sysex without data as data=(), and cannot read that.
+        if words[:1] == ["sysex"]:
+            words = [word for word in words if word != "data=()"]
+        return Message.from_str(" ".join(words))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = error.args[0] if error.args else error
+        if isinstance(reason, str) and reason.startswith("not enough values"):
+            reason = "what follows the type is name=value"
+        raise Complaint(f"{text!r} is no message: {reason}") from None
+
+
+async def send(host: str, portno: int, messages: list[Message] | None) -> None:
+    """Send messages, or those of standard input, and wait until they are on the wire.
+
+    Raises:
+        Complaint: a line is no message, or the peer did not take everything.
+        ConnectError, ConnectionLost, PortClosed: as the port says.
+    """
+    async with connect(host, portno, close_timeout=_CLOSE_TIMEOUT_S) as port:
+        await talk(port, _send_lines(port) if messages is None else _send_all(port, messages))
+    if port.stats.messages_dropped:
+        raise Complaint(f"{port.name} did not take {port.stats.messages_dropped} messages", 1)
+
+
+async def _send_all(port: SocketPort, messages: list[Message]) -> None:
+    for message in messages:
+        await port.send(message)
+
+
+async def _send_lines(port: SocketPort) -> None:
+    number = 0
+    async for line in _lines_of_input():
+        number += 1
+        if line.strip() and not line.lstrip().startswith("#"):
+            try:
+                message = read_message(line)
+            except Complaint as error:
+                raise Complaint(f"line {number}: {error}") from None
+            await port.send(message)
+
+
+async def _lines_of_input() -> AsyncIterator[str]:
+    """Yield the lines of standard input as they come, read by a thread.
+
+    The event loop can wait for a pipe or a terminal, but not for a file, and on Windows for none of them.
+    """
+    pieces: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+    # The thread reads on when the last piece has been taken.
+    taken = threading.Semaphore()
+    threading.Thread(
+        target=_read_pieces,
+        args=(sys.stdin.fileno(), pieces, taken, asyncio.get_running_loop()),
+        name="midinet input",
+        daemon=True,
+    ).start()
+    rest = b""
+    while piece := await pieces.get():
+        if isinstance(piece, OSError):
+            raise piece
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace")
+        taken.release()
+    if rest:
+        yield rest.decode("utf-8", "replace")
+
+
+def _read_pieces(
+    descriptor: int,
+    pieces: asyncio.Queue[bytes | OSError],
+    taken: threading.Semaphore,
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    piece: bytes | OSError = b" "
+    while piece and not isinstance(piece, OSError):
+        taken.acquire()
+        try:
+            # Not sys.stdin: that has a lock, which Python needs when it ends while this still waits.
+            piece = os.read(descriptor, _READ_BYTES)
+        except OSError as error:
+            piece = error
+        try:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+        except RuntimeError:
+            return  # The loop is over.

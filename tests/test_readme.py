@@ -1,0 +1,165 @@
+"""Every code block of the README is run as it stands, but for the port number.
+
+The two lines that set up a virtual environment are run by the gate of continuous integration, .ci/run, which
+takes them from the README: the tests could not run the line that runs the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mido
+import pytest
+
+from tests.harness.raw import PATIENCE_S
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PYTHON = [block for language, block in BLOCKS if language == "python"]
+SHELL = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
+NOTE = "note_on channel=0 note=60 velocity=90 time=0\n"
+
+
+@pytest.fixture
+def portno() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def start(*command: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def program(block: str, portno: int) -> subprocess.Popen[str]:
+    assert "8080" in block
+    return start(sys.executable, "-c", block.replace("8080", str(portno)))
+
+
+def wait_until_listening(portno: int, process: subprocess.Popen[str]) -> None:
+    for _ in range(1000):
+        with socket.socket() as sock:
+            sock.settimeout(PATIENCE_S)
+            if sock.connect_ex(("127.0.0.1", portno)) == 0:
+                return
+        assert process.poll() is None, process.communicate()[1]
+        try:
+            process.wait(0.01)
+        except subprocess.TimeoutExpired:
+            pass
+    pytest.fail("it does not listen")
+
+
+def test_there_is_nothing_but_python_and_shell() -> None:
+    assert {language for language, _ in BLOCKS} == {"python", "sh"}
+    assert len(PYTHON) == 4
+
+
+def test_the_server_and_both_clients_of_the_first_screen(
+    portno: int, started: list[subprocess.Popen[str]]
+) -> None:
+    server = program(PYTHON[0], portno)
+    started.append(server)
+    wait_until_listening(portno, server)
+    for block in PYTHON[1:3]:
+        assert program(block, portno).communicate(timeout=PATIENCE_S) == (NOTE, "")
+    assert server.stdout is not None
+    assert [server.stdout.readline(), server.stdout.readline()] == [NOTE, NOTE]
+
+
+def test_moving_from_mido_is_changing_the_import(portno: int) -> None:
+    assert program(PYTHON[3], portno).communicate(timeout=PATIENCE_S) == ("", "")
+    assert "was: from mido.sockets import PortServer, connect" in PYTHON[3]
+
+
+def test_the_commands_that_set_up_are_those_of_continuous_integration() -> None:
+    setups = [line for line in SHELL if line.startswith("python3 -m venv")]
+    assert ["midinet demo" in setups[0], "pytest" in setups[1], len(setups)] == [True, True, 2]
+    gate = (ROOT / ".ci" / "run").read_text()
+    for word in ("pytest", "demo"):
+        assert f'eval "$(readme_command {word})"' in gate
+
+
+def test_the_command_line_as_it_is_shown(
+    portno: int, started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    pytest.importorskip("typer", reason="the extra cli is not installed")
+    lines = {line.split()[1]: line for line in SHELL if line.startswith("midinet ")}
+    assert list(lines) == ["serve", "monitor", "send", "record", "play", "demo"]
+    tune = mido.MidiFile(
+        tracks=[
+            mido.MidiTrack([mido.Message("note_on", note=61), mido.Message("note_off", note=61, time=48)])
+        ]
+    )
+    tune.save(tmp_path / "tune.mid")
+
+    def midinet(verb: str) -> subprocess.Popen[str]:
+        words = shlex.split(lines[verb].replace("8080", str(portno)))
+        return start(sys.executable, "-m", "midinet", *words[1:], cwd=tmp_path)
+
+    def finish(process: subprocess.Popen[str]) -> str:
+        out, err = process.communicate(timeout=2 * PATIENCE_S)
+        assert process.returncode == 0, err
+        return out
+
+    def interrupt(process: subprocess.Popen[str]) -> str:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE_S)
+        assert (process.returncode, "Traceback" in err) == (130, False), err
+        return out
+
+    server = midinet("serve")
+    started.append(server)
+    wait_until_listening(portno, server)
+    monitor = midinet("monitor")
+    started.append(monitor)
+    assert monitor.stdout is not None
+    heard = ""
+    while "note=60" not in heard:  # Until the monitor is there to hear it.
+        finish(midinet("send"))
+        if select_readable(monitor):
+            heard = monitor.stdout.readline()
+    recorder = midinet("record")
+    started.append(recorder)
+    assert recorder.stderr is not None
+    recorder.stderr.readline()
+    finish(midinet("play"))
+    while "note_off channel=0 note=61" not in heard:
+        heard = monitor.stdout.readline()
+    interrupt(recorder)
+    assert [m.type for m in mido.MidiFile(tmp_path / "take.mid") if not m.is_meta] == ["note_on", "note_off"]
+    interrupt(monitor)
+    assert "note=61" in interrupt(server)
+    assert "Ode to Joy" in finish(midinet("demo"))
+
+
+def select_readable(process: subprocess.Popen[str]) -> bool:
+    import select
+
+    return bool(select.select([process.stdout], [], [], 0.2)[0])
