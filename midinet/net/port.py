@@ -18,7 +18,7 @@ from mido import Message
 from ..address import format_address
 from ..errors import CloseReason, ConnectionLost, PortClosed, UsageError
 from ..hub.hub import Hub
-from ..wire.codec import DECODERS, PANIC_FRAMES, RESET_FRAMES, encode
+from ..wire.codec import PANIC_FRAMES, RESET_FRAMES, decode, encode
 from .inbox import Inbox
 from .stats import PortStats
 
@@ -101,7 +101,7 @@ class SocketPort:
         frame = inbox.get_nowait()
         if frame is None:
             frame = await inbox.get()
-        return DECODERS[frame[0]](frame)
+        return decode(frame)
 
     def poll(self) -> Message | None:
         """Return the next message that has arrived, or None when there is none.
@@ -110,7 +110,7 @@ class SocketPort:
             UsageError: the port's messages come through its server.
         """
         frame = self._readable().get_nowait()
-        return None if frame is None else DECODERS[frame[0]](frame)
+        return None if frame is None else decode(frame)
 
     def iter_pending(self) -> Iterator[Message]:
         """Yield the messages that have arrived, without waiting for more."""

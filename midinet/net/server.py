@@ -21,7 +21,7 @@ from ..address import format_address
 from ..errors import PortClosed
 from ..hub.hub import Hub
 from ..hub.outbox import DEFAULT_MAX_OUTBOX
-from ..wire.codec import DECODERS, PANIC_FRAMES, RESET_FRAMES, encode
+from ..wire.codec import PANIC_FRAMES, RESET_FRAMES, decode, encode
 from ..wire.parser import DEFAULT_MAX_SYSEX
 from .inbox import Inbox
 from .link import Link
@@ -395,8 +395,8 @@ class PortServer:
     def _decode(self, entry: Any) -> Any:
         if self.yield_ports:
             port, frame = entry
-            return port, DECODERS[frame[0]](frame)
-        return DECODERS[entry[0]](entry)
+            return port, decode(frame)
+        return decode(entry)
 
     def _closed_error(self) -> PortClosed:
         return PortClosed(f"the server {self.name} is closed")

@@ -42,7 +42,7 @@ class Portal:
         self._lookups = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="midinet lookup")
         self.loop.set_default_executor(self._lookups)
         self.forked = False
-        # The interpreter is about to end. Threads that wait are daemons by then, and stay where they are: an
+        # The interpreter is about to end. Threads that are left are daemons, and stay where they are: an
         # error raised in them now would only be noise on the way out.
         self.ending = False
         # Of the loop's thread alone: what has to be closed before it ends.
@@ -62,6 +62,8 @@ class Portal:
             raise UsageError(
                 "a blocking port cannot be used from midinet's own event loop: use the async ports there"
             )
+        if self.ending and threading.current_thread().daemon:
+            threading.Event().wait()
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Have the loop call a function soon. Does not wait."""

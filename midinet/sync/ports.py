@@ -21,7 +21,7 @@ from ..net.port import SocketPort as AsyncSocketPort
 from ..net.server import DEFAULT_BACKLOG
 from ..net.server import PortServer as AsyncPortServer
 from ..net.stats import PortStats, ServerStats
-from ..wire.codec import DECODERS, encode
+from ..wire.codec import decode, encode
 from .inbox import Outlet, ThreadInbox
 from .portal import Portal, get_portal
 
@@ -116,7 +116,7 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
                 "the messages of this client come through its server: read the server, or accept()"
             )
         frame = self._inbox.wait() if block else self._inbox.get_nowait()
-        return None if frame is None else DECODERS[frame[0]](frame)
+        return None if frame is None else decode(frame)
 
     def close(self) -> None:
         """Send what is left, for the port's `close_timeout` at most, and close."""
@@ -248,8 +248,8 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
             return None
         if self.yield_ports:
             port, frame = entry
-            return self._wrapper(port), DECODERS[frame[0]](frame)
-        return DECODERS[entry[0]](entry)
+            return self._wrapper(port), decode(frame)
+        return decode(entry)
 
     def accept(self, block: bool = True) -> SocketPort | None:
         """Return the port of the client that waited longest, for yourself; see `midinet.PortServer.accept`.

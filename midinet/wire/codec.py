@@ -8,42 +8,66 @@ message type, since frames differ too much for a cache (16 channels by 128 by 12
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mido import Message
 from mido.messages.messages import SysexData
 
+from .spec import SYSEX, THREE_BYTE_MESSAGE, TWO_BYTE_MESSAGE
+
 _new_message = Message.__new__
 _Values = dict[str, Any]
 
+# From so many bytes on the garbage collector is held back while Messages are made of them: it would search
+# them over and over, and there are no cycles in them. Below, it would seldom run at all.
+_LARGE_BATCH = 1024
 
-# From so many frames on, decode_all() holds the garbage collector back: it would search the Messages that
-# are being made over and over, and there are no cycles in them. Below, it would seldom run at all.
-_LARGE_BATCH = 256
+# Three-byte messages, up to and with the next two-byte one.
+_UP_TO_TWO_BYTES = re.compile(rb"(?:%b)*+(?:%b)?+" % (THREE_BYTE_MESSAGE, TWO_BYTE_MESSAGE))
 
 
 def decode(frame: bytes) -> Message:
     """Return the Message that one frame holds.
 
     Args:
-        frame: one whole MIDI message with its own status byte, as `Parser.frames` returns it.
+        frame: one whole MIDI message with its own status byte, as `Parser.frames` returns it. It is not
+            checked again.
 
     Raises:
-        ValueError: it is not that.
+        ValueError: its status byte is an undefined one.
     """
-    if not frame:
-        raise ValueError("an empty frame holds no message")
-    return Message.from_bytes(frame)
+    if len(frame) == 3:
+        status, first, second = frame
+        return DECODERS[status](status, first, second)
+    status = frame[0]
+    if status == SYSEX:
+        return _sysex(frame[1:-1])
+    return DECODERS[status](status, frame[1] if len(frame) == 2 else 0, 0)
 
 
-def decode_all(frames: list[bytes]) -> list[Message]:
-    """Return the Messages that frames from a Parser hold; nothing is checked again."""
-    if len(frames) < _LARGE_BATCH or not gc.isenabled():
-        return [DECODERS[frame[0]](frame) for frame in frames]
+def decode_channel_messages(data: bytes) -> list[Message]:
+    """Return the Messages in bytes that are whole channel messages with their statuses and nothing else."""
+    # With a third byte for the two-byte messages, the statuses are every third byte. findall() ends with an
+    # empty match, so join() adds that byte to the last message too; zip() leaves out what is too much.
+    padded = b"\0".join(_UP_TO_TWO_BYTES.findall(data))
+    with _collector_held_back(len(data)):
+        return [
+            DECODERS[status](status, first, second)
+            for status, first, second in zip(padded[0::3], padded[1::3], padded[2::3])  # noqa: B905
+        ]
+
+
+@contextmanager
+def _collector_held_back(size: int) -> Iterator[None]:
+    if size < _LARGE_BATCH or not gc.isenabled():
+        yield
+        return
     gc.disable()
     try:
-        return [DECODERS[frame[0]](frame) for frame in frames]
+        yield
     finally:
         gc.enable()
 
@@ -61,13 +85,13 @@ def encode(message: Message) -> bytes:
     return _ENCODERS[values["type"]](values)
 
 
-# Decoders: frame -> Message.
+# Decoders: the three bytes of a frame -> Message. Where there are fewer, the rest is 0 and not looked at.
 #
 # mido's Message checks every assignment, so a channel message is filled in as a plain object and then made
 # a Message. There is a class for each kind because instances of one class share the keys of their
 # dictionaries, and seven kinds of message have little in common.
 
-_Decoder = Callable[[bytes], Message]
+_Decoder = Callable[[int, int, int], Message]
 
 
 class _NoteOff: ...
@@ -91,103 +115,97 @@ class _Aftertouch: ...
 class _Pitchwheel: ...
 
 
-def _note_off(frame: bytes) -> Message:
-    status, note, velocity = frame
+def _note_off(status: int, first: int, second: int) -> Message:
     message: Any = _NoteOff()
     message.type = "note_off"
     message.time = 0
     message.channel = status & 0x0F
-    message.note = note
-    message.velocity = velocity
+    message.note = first
+    message.velocity = second
     message.__class__ = Message
     return message
 
 
-def _note_on(frame: bytes) -> Message:
-    status, note, velocity = frame
+def _note_on(status: int, first: int, second: int) -> Message:
     message: Any = _NoteOn()
     message.type = "note_on"
     message.time = 0
     message.channel = status & 0x0F
-    message.note = note
-    message.velocity = velocity
+    message.note = first
+    message.velocity = second
     message.__class__ = Message
     return message
 
 
-def _polytouch(frame: bytes) -> Message:
-    status, note, value = frame
+def _polytouch(status: int, first: int, second: int) -> Message:
     message: Any = _Polytouch()
     message.type = "polytouch"
     message.time = 0
     message.channel = status & 0x0F
-    message.note = note
-    message.value = value
+    message.note = first
+    message.value = second
     message.__class__ = Message
     return message
 
 
-def _control_change(frame: bytes) -> Message:
-    status, control, value = frame
+def _control_change(status: int, first: int, second: int) -> Message:
     message: Any = _ControlChange()
     message.type = "control_change"
     message.time = 0
     message.channel = status & 0x0F
-    message.control = control
-    message.value = value
+    message.control = first
+    message.value = second
     message.__class__ = Message
     return message
 
 
-def _program_change(frame: bytes) -> Message:
-    status, program = frame
+def _program_change(status: int, first: int, second: int) -> Message:
     message: Any = _ProgramChange()
     message.type = "program_change"
     message.time = 0
     message.channel = status & 0x0F
-    message.program = program
+    message.program = first
     message.__class__ = Message
     return message
 
 
-def _aftertouch(frame: bytes) -> Message:
-    status, value = frame
+def _aftertouch(status: int, first: int, second: int) -> Message:
     message: Any = _Aftertouch()
     message.type = "aftertouch"
     message.time = 0
     message.channel = status & 0x0F
-    message.value = value
+    message.value = first
     message.__class__ = Message
     return message
 
 
-def _pitchwheel(frame: bytes) -> Message:
-    status, low, high = frame
+def _pitchwheel(status: int, first: int, second: int) -> Message:
     message: Any = _Pitchwheel()
     message.type = "pitchwheel"
     message.time = 0
     message.channel = status & 0x0F
     # 14 bits, the middle of which is no bend at all (page 19).
-    message.pitch = (low | high << 7) - 8192
+    message.pitch = (first | second << 7) - 8192
     message.__class__ = Message
     return message
 
 
-def _system(kind: str, read: Callable[[bytes], _Values]) -> _Decoder:
-    def decode_system(frame: bytes) -> Message:
-        message = _new_message(Message)
-        message.__dict__.update({"type": kind, "time": 0, **read(frame)})
-        return message
-
-    return decode_system
+def _make(**values: Any) -> Message:
+    message = _new_message(Message)
+    message.__dict__.update(values)
+    return message
 
 
-def _undefined(frame: bytes) -> Message:
-    raise ValueError(f"no message begins with {frame[0]:02X}")
+def _sysex(data: bytes) -> Message:
+    return _make(type="sysex", time=0, data=SysexData(data))
 
 
-def _nothing(frame: bytes) -> _Values:
-    return {}
+def _alone(kind: str) -> _Decoder:
+    return lambda status, first, second: _make(type=kind, time=0)
+
+
+def _undefined(status: int, first: int, second: int) -> Message:
+    raise ValueError(f"no message begins with {status:02X}")
 
 
 _CHANNEL_DECODERS: dict[int, _Decoder] = {
@@ -201,20 +219,23 @@ _CHANNEL_DECODERS: dict[int, _Decoder] = {
 }
 
 _SYSTEM_DECODERS: dict[int, _Decoder] = {
-    0xF0: _system("sysex", lambda frame: {"data": SysexData(frame[1:-1])}),
-    0xF1: _system("quarter_frame", lambda frame: {"frame_type": frame[1] >> 4, "frame_value": frame[1] & 15}),
-    0xF2: _system("songpos", lambda frame: {"pos": frame[1] | frame[2] << 7}),
-    0xF3: _system("song_select", lambda frame: {"song": frame[1]}),
-    0xF6: _system("tune_request", _nothing),
-    0xF8: _system("clock", _nothing),
-    0xFA: _system("start", _nothing),
-    0xFB: _system("continue", _nothing),
-    0xFC: _system("stop", _nothing),
-    0xFE: _system("active_sensing", _nothing),
-    0xFF: _system("reset", _nothing),
+    # Of three bytes; decode() sees to the others.
+    0xF0: lambda status, first, end: _sysex(bytes((first,))),
+    0xF1: lambda status, first, second: _make(
+        type="quarter_frame", time=0, frame_type=first >> 4, frame_value=first & 15
+    ),
+    0xF2: lambda status, first, second: _make(type="songpos", time=0, pos=first | second << 7),
+    0xF3: lambda status, first, second: _make(type="song_select", time=0, song=first),
+    0xF6: _alone("tune_request"),
+    0xF8: _alone("clock"),
+    0xFA: _alone("start"),
+    0xFB: _alone("continue"),
+    0xFC: _alone("stop"),
+    0xFE: _alone("active_sensing"),
+    0xFF: _alone("reset"),
 }
 
-# By status byte. What the parser returns is decoded straight through this table.
+# By status byte.
 DECODERS: tuple[_Decoder, ...] = tuple(
     _CHANNEL_DECODERS.get(status & 0xF0) or _SYSTEM_DECODERS.get(status) or _undefined
     for status in range(256)

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 from mido import Message
 
-from .codec import decode_all
+from .codec import decode, decode_channel_messages
 from .spec import (
     COMPLETE_MESSAGE,
     DATA_LENGTHS,
@@ -36,12 +36,16 @@ from .spec import (
     FIRST_REAL_TIME,
     FIRST_SYSTEM,
     SYSEX,
+    THREE_BYTE_MESSAGE,
+    TWO_BYTE_MESSAGE,
     UNDEFINED,
 )
 
 # Bytes of one system exclusive message with F0 and F7. Sample dumps come in packets of 128 bytes and the
 # patch banks of common synthesizers in 4 to 32 KiB, so 64 KiB passes all of them and bounds the memory.
 DEFAULT_MAX_SYSEX = 65536
+
+_CHANNEL_MESSAGES = re.compile(rb"(?:%b|%b)++" % (THREE_BYTE_MESSAGE, TWO_BYTE_MESSAGE))
 
 
 @functools.cache
@@ -102,7 +106,19 @@ class Parser:
         Args:
             data: bytes-like, or an iterable of integers from 0 to 255.
         """
-        return decode_all(self.frames(data))
+        data = self._take_in(data)
+        messages: list[Message] = []
+        if self._sysex is None:
+            # Channel messages at the beginning, which is nearly always all there is, need no frames.
+            match = _CHANNEL_MESSAGES.match(data)
+            if end := match.end() if match else 0:
+                messages = decode_channel_messages(data[:end])
+                # The last status is the last byte but one or two.
+                self._status = data[end - 2] if data[end - 2] & 0x80 else data[end - 3]
+                self.stats.messages += len(messages)
+                data = data[end:]
+        messages += [decode(frame) for frame in self._split(data)]
+        return messages
 
     def frames(self, data: bytes | bytearray | memoryview | Iterable[int]) -> list[bytes]:
         """Take in bytes and return the frames they complete: each one whole message with its status byte.
@@ -110,18 +126,22 @@ class Parser:
         Args:
             data: bytes-like, or an iterable of integers from 0 to 255.
         """
+        return self._split(self._take_in(data))
+
+    def _take_in(self, data: bytes | bytearray | memoryview | Iterable[int]) -> bytes:
         if not isinstance(data, bytes):
             if isinstance(data, int):
                 raise TypeError("bytes are expected, not an int")
             data = bytes(data)
-        stats = self.stats
-        stats.bytes += len(data)
-        if self._sysex is not None:
-            frames: list[bytes] = []
-            self._read_pieces(data, frames)
-        else:
+        self.stats.bytes += len(data)
+        if self._held:
             data = self._held + data
             self._held = b""
+        return data
+
+    def _split(self, data: bytes) -> list[bytes]:
+        frames: list[bytes] = []
+        if self._sysex is None:
             frames = self._complete.findall(data)
             covered = b"".join(frames)
             # findall() skips what does not match. What it found is a prefix of the data only if it
@@ -129,13 +149,12 @@ class Parser:
             # go on with the next match, and then that would have matched there already.
             if data.startswith(covered):
                 self._status = _running_status(frames, self._status)
-                rest = data[len(covered) :]
+                data = data[len(covered) :]
             else:
                 frames = []
-                rest = data
-            if rest:
-                self._read_pieces(rest, frames)
-        stats.messages += len(frames)
+        if data:
+            self._read_pieces(data, frames)
+        self.stats.messages += len(frames)
         return frames
 
     def end(self) -> None:

@@ -42,11 +42,12 @@ DATA_LENGTHS: tuple[int, ...] = (
     0,  # FF system reset
 )
 
-# One whole message of each kind, for re; {sysex} stands where the pattern for system exclusive goes.
+# For re: one channel message of three bytes, one of two, and one whole message of any kind, where %d is how
+# many data bytes a system exclusive message may have.
+THREE_BYTE_MESSAGE = rb"[\x80-\xbf\xe0-\xef][\x00-\x7f][\x00-\x7f]"
+TWO_BYTE_MESSAGE = rb"[\xc0-\xdf][\x00-\x7f]"
 COMPLETE_MESSAGE = (
-    rb"[\x80-\xbf\xe0-\xef][\x00-\x7f][\x00-\x7f]"
-    rb"|[\xc0-\xdf][\x00-\x7f]"
-    rb"|[\xf8\xfa-\xfc\xfe\xff]"
+    THREE_BYTE_MESSAGE + rb"|" + TWO_BYTE_MESSAGE + rb"|[\xf8\xfa-\xfc\xfe\xff]"
     rb"|\xf0[\x00-\x7f]{0,%d}\xf7"
     rb"|[\xf1\xf3][\x00-\x7f]"
     rb"|\xf2[\x00-\x7f][\x00-\x7f]"

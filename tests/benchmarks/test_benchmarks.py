@@ -19,7 +19,7 @@ HUBS = ["midinet relay", "midinet loop", "asyncio+mido", "mido", "bare sockets"]
 # By program, what its rows begin with.
 ROWS = {
     "parser": [
-        *product(["channel messages", "running status, clock"], PARSERS),
+        *product(["played", "all kinds", "running status, clock"], PARSERS),
         ("decode one frame", "mido Message.from_bytes"),
         ("decode one frame", "midinet decode"),
         ("encode one message", "mido Message.bin"),

@@ -105,10 +105,17 @@ def test_any_bytes_in_any_chunks_give_what_the_rules_say(data: bytes, sizes: lis
     assert counts == slow.counts
 
 
-@given(stream)
-def test_feed_gives_the_messages_of_the_frames(data: bytes) -> None:
-    frames = Parser().frames(data)
-    assert Parser().feed(data) == [mido.Message.from_bytes(frame) for frame in frames]
+@given(stream, st.integers(1, 9))
+def test_feed_gives_the_messages_of_the_frames(data: bytes, size: int) -> None:
+    expected = [mido.Message.from_bytes(frame) for frame in Parser().frames(data)]
+    whole, parser, cut = Parser(), Parser(), Parser()
+    assert whole.feed(data) == expected
+    messages = [message for i in range(0, len(data), size) for message in parser.feed(data[i : i + size])]
+    assert messages == expected
+    # The two ways may be mixed.
+    mixed = cut.feed(data[:size]) + [mido.Message.from_bytes(frame) for frame in cut.frames(data[size:])]
+    assert mixed == expected
+    assert whole.stats == parser.stats == cut.stats
 
 
 @given(st.lists(any_message()))
