@@ -106,6 +106,20 @@ def test_the_commands_that_set_up_are_those_of_continuous_integration() -> None:
         assert f'eval "$(readme_command {word})"' in gate
 
 
+def test_there_is_no_other_command() -> None:
+    kinds = ("python3 -m venv ", "python3 -m benchmarks.", "midinet ")
+    assert [line for line in SHELL if not line.startswith(kinds)] == []
+
+
+@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("python3 -m benchmarks.")])
+def test_the_commands_behind_the_figures(line: str) -> None:
+    # Quick: that it runs. The figures take minutes and a machine of one's own.
+    program = start(sys.executable, *line.split()[1:], "--quick")
+    out, err = program.communicate(timeout=6 * PATIENCE_S)
+    assert (program.returncode, err) == (0, "")
+    assert "midinet" in out
+
+
 def test_the_command_line_as_it_is_shown(
     portno: int, started: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:
