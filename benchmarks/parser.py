@@ -2,9 +2,10 @@
 
 Reading: a stream is cut into chunks of 4,096 bytes, as a busy socket brings them. Each chunk is fed to the
 parser and the messages that come out are taken one by one and dropped, as a program would. Three streams of
-random messages: what is played (notes, controllers, bends), all seven kinds of channel message in equal parts,
-and what an instrument sends, half of it under running status and with clock bytes in between and inside. "read" is the share of the messages in the stream
-that came out: mido has no running status and loses a message that a clock byte interrupts.
+random messages: what is played (notes, controllers, bends), all seven kinds of channel message in equal
+parts, and what an instrument sends, half of it under running status and with clock bytes in between and
+inside. "read" is the share of the messages in the stream that came out: mido has no running status and loses
+a message that a clock byte interrupts.
 
 Single messages: one frame of bytes made a message, and one message made bytes.
 
