@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
+from ..wire.parser import DropStats
 
 if TYPE_CHECKING:
     from .link import Link
 
 
-@dataclass(slots=True)
-class PortStats:
+@dataclass(slots=True, kw_only=True)
+class PortStats(DropStats):
     """What went over a connection since it was made. Every drop is in one of these counts."""
 
     messages_received: int = 0
@@ -24,18 +25,6 @@ class PortStats:
     """Bytes handed to the system."""
     messages_dropped: int = 0
     """Messages for the peer that were dropped because it was too slow, or gone."""
-    stray_data: int = 0
-    """Data bytes ignored because no status was in force."""
-    stray_ends: int = 0
-    """F7 bytes outside a system exclusive message."""
-    undefined: int = 0
-    """Undefined status bytes ignored."""
-    unfinished: int = 0
-    """Messages cut off by a status byte or by the end of the connection."""
-    sysex_aborted: int = 0
-    """System exclusive messages cut off in the same way."""
-    sysex_too_long: int = 0
-    """System exclusive messages longer than `max_sysex`."""
 
     @classmethod
     def of(cls, link: Link) -> PortStats:
@@ -47,12 +36,7 @@ class PortStats:
             messages_sent=written.messages,
             bytes_sent=written.bytes,
             messages_dropped=written.dropped,
-            stray_data=read.stray_data,
-            stray_ends=read.stray_ends,
-            undefined=read.undefined,
-            unfinished=read.unfinished,
-            sysex_aborted=read.sysex_aborted,
-            sysex_too_long=read.sysex_too_long,
+            **{drop.name: getattr(read, drop.name) for drop in fields(DropStats)},
         )
 
     def add(self, other: PortStats) -> None:
@@ -61,7 +45,7 @@ class PortStats:
             setattr(self, count.name, getattr(self, count.name) + getattr(other, count.name))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class ServerStats(PortStats):
     """The sums over all clients of a server, those that have gone with those that are there."""
 

@@ -50,18 +50,15 @@ _CHANNEL_MESSAGES = re.compile(rb"(?:%b|%b)++" % (THREE_BYTE_MESSAGE, TWO_BYTE_M
 
 @functools.cache
 def _patterns(max_sysex: int) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    complete = COMPLETE_MESSAGE % (max_sysex - 2)
+    # re counts no further than 32 bits; longer messages are then put together from pieces.
+    complete = COMPLETE_MESSAGE % min(max_sysex - 2, 1 << 30)
     return re.compile(complete), re.compile(complete + rb"|[\x80-\xff]|[\x00-\x7f]+")
 
 
-@dataclass(slots=True)
-class ParserStats:
-    """What a parser has read and what it dropped, since it was made."""
+@dataclass(slots=True, kw_only=True)
+class DropStats:
+    """What was in a stream and came to nothing."""
 
-    bytes: int = 0
-    """Bytes taken in."""
-    messages: int = 0
-    """Whole messages that came out."""
     stray_data: int = 0
     """Data bytes ignored because no status was in force."""
     stray_ends: int = 0
@@ -74,6 +71,16 @@ class ParserStats:
     """System exclusive messages dropped for the same reason."""
     sysex_too_long: int = 0
     """System exclusive messages dropped because they were longer than `max_sysex`."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ParserStats(DropStats):
+    """What a parser has read and what it dropped, since it was made."""
+
+    bytes: int = 0
+    """Bytes taken in."""
+    messages: int = 0
+    """Whole messages that came out."""
 
 
 class Parser:

@@ -188,5 +188,6 @@ def test_the_default_limit_is_64_kib() -> None:
 
 def test_a_limit_that_no_sysex_fits_is_refused() -> None:
     assert Parser(max_sysex=2).frames(b"\xf0\xf7") == [b"\xf0\xf7"]
+    assert Parser(max_sysex=1 << 40).frames(b"\xf0\x01\xf7") == [b"\xf0\x01\xf7"]
     with pytest.raises(ValueError, match="at least 2"):
         Parser(max_sysex=1)
