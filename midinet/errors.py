@@ -26,6 +26,7 @@ class CloseReason(enum.Enum):
     PEER = "closed by the peer"
     LOST = "the connection broke"
     SLOW = "the peer did not read fast enough"
+    TLS = "the peer spoke TLS to a plain port"
 
 
 class MidinetError(Exception):

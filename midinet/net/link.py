@@ -14,6 +14,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..errors import CloseReason
@@ -28,6 +29,10 @@ logger = logging.getLogger("midinet.net")
 # How long a closing link waits for the peer's own FIN, in seconds. A peer of ours answers within a round
 # trip; a peer that never closes its side, as mido's ports do not, is not waited for.
 _LINGER_S = 0.1
+
+# A connection that begins with this byte is a TLS client's (RFC 8446 section 5.1, content type handshake);
+# MIDI would begin with a status byte.
+_TLS_HANDSHAKE = 0x16
 
 # As much as asyncio reads at once.
 _RESCUE_BYTES = 262144
@@ -83,13 +88,16 @@ class Link(asyncio.Protocol):
             pass  # The peer is gone already, which connection_lost will tell.
         self.outbox = Outbox(
             self._transport.write,
-            self._give_up,
+            partial(self._give_up, CloseReason.SLOW),
             max_bytes=self._options.max_outbox,
             running_status=self._options.running_status,
         )
         self._owner = self._make_owner(self)
 
     def data_received(self, data: bytes) -> None:
+        if data[0] == _TLS_HANDSHAKE and not self.parser.stats.bytes:
+            self._give_up(CloseReason.TLS)
+            return
         frames = self.parser.frames(data)
         if frames and not self.closing:
             self._owner._link_heard(frames)
@@ -222,11 +230,10 @@ class Link(asyncio.Protocol):
             pass  # The link broke just now, which connection_lost will tell.
         self._timers.append(self._loop.call_later(_LINGER_S, self._transport.close))
 
-    def _give_up(self) -> None:
+    def _give_up(self, reason: CloseReason) -> None:
         if not self.closing:
             self.closing = True
-            self._reason = CloseReason.SLOW
-            logger.warning(
-                "%s does not read: closed with %d bytes waiting for it", self.peer, self.outbox.backlog_bytes
-            )
+            self._reason = reason
+            waiting = self.outbox.backlog_bytes
+            logger.warning("%s is let go, %d bytes waited for it: %s", self.peer, waiting, reason.value)
             self._transport.abort()

@@ -282,6 +282,20 @@ async def test_what_a_client_sent_before_it_broke_off_is_delivered() -> None:
         assert await in_order(server, 50) == [note(1)] * 50
 
 
+async def test_a_tls_client_is_let_go_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(relay=True) as server, RawPeer(portno(server)) as tls, RawPeer(portno(server)) as good:
+        await until(lambda: len(server.ports) == 2)
+        await tls.send(bytes.fromhex("16 03 01 02 00 01 90 3C 40"))
+        with contextlib.suppress(ConnectionResetError):
+            assert await tls.read_to_end() == b""
+        await until(lambda: server.stats.clients == 1)
+        assert server.stats.closed == {CloseReason.TLS: 1}
+        assert "TLS" in caplog.text
+        await good.send(frame(1) + b"\x16")
+        await until(lambda: server.stats.messages_received == 1)
+        assert server.stats.clients == 1
+
+
 async def test_a_client_that_does_not_read_delays_nobody_and_is_let_go() -> None:
     async with (
         serving(max_outbox=10_000) as server,
