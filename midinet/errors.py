@@ -34,7 +34,7 @@ class MidinetError(Exception):
 
 
 class ConnectError(MidinetError, OSError):
-    """A connection could not be made. `errno` and `strerror` are the system's, where it gave any."""
+    """A connection could not be made. `errno` is the system's, where it gave one."""
 
 
 class ConnectRefused(ConnectError, ConnectionRefusedError):

@@ -87,7 +87,8 @@ class Hub:
         shared = [said for said in turn if said.only is None]
         data = b"".join([said.data for said in shared])
         messages = sum([said.messages for said in shared])
-        for outbox in self._members:
+        # A copy: a member whose outbox overflows leaves at once.
+        for outbox in tuple(self._members):
             if outbox not in named:
                 if messages:
                     outbox.offer(data, messages, now)

@@ -74,7 +74,7 @@ class Outbox:
         self.stats = OutboxStats()
         # The transport pushes back: what is offered waits here.
         self.stalled = False
-        # What is offered still goes somewhere.
+        # What is offered still goes somewhere. A backlog can be drained after that has ended.
         self.open = True
 
     def offer(self, data: bytes, messages: int, now: float) -> None:
@@ -91,7 +91,8 @@ class Outbox:
             stats.dropped += messages
         elif not self.stalled:
             self._hand_over(data, now)
-        elif self.backlog_bytes + len(data) <= self.max_bytes:
+        elif not self._backlog or self.backlog_bytes + len(data) <= self.max_bytes:
+            # One piece always finds room, however small the bound.
             self._backlog.append((data, messages))
             self.backlog_bytes += len(data)
         else:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ..address import format_address
-from ..errors import ConnectError, ConnectRefused
+from ..errors import ConnectError, ConnectRefused, UsageError
 from ..hub.outbox import DEFAULT_MAX_OUTBOX
 from ..wire.parser import DEFAULT_MAX_SYSEX
 from .inbox import Inbox
@@ -70,6 +70,7 @@ class connect:
         self._host = host
         self._portno = portno
         self._timeout = timeout
+        self._port: SocketPort | None = None
         self._options = LinkOptions(
             max_sysex=max_sysex,
             max_inbox=max_inbox,
@@ -83,13 +84,16 @@ class connect:
         return self._connect(Inbox).__await__()
 
     async def __aenter__(self) -> SocketPort:
+        if self._port is not None:
+            raise UsageError("this connection was made before: write connect(...) again for another")
         self._port = await self
         return self._port
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._port.close()
+        if self._port is not None:
+            await self._port.close()
 
     async def _connect(self, make_inbox: Callable[[int], Inbox]) -> SocketPort:
         where = format_address(self._host, self._portno)
@@ -147,5 +151,5 @@ async def _open(
             sock.close()
             raise
         else:
-            return ports[0]
+            return ports[-1]
     raise failure or OSError(errno.EADDRNOTAVAIL, "it has no address")

@@ -97,6 +97,13 @@ class Inbox:
                     self._waiters.remove(waiter)
         return self.get_nowait()
 
+    def take_all(self) -> list[Any]:
+        """Return every entry and forget who was stopped: it is for the caller to let them go on."""
+        entries = list(self._entries)
+        self._entries.clear()
+        self._stopped.clear()
+        return entries
+
     def _wake(self) -> None:
         # Everybody: those who find nothing wait again. There is seldom more than one, and this way a reader
         # that is cancelled after it was woken takes nobody's turn.

@@ -1,7 +1,8 @@
 """One TCP connection: bytes in to the parser, bytes out from the outbox.
 
-`connection_lost` is the only place where a link ends, whatever the reason. Before that it can be asked to
-end in two ways: `close` sends what is left, within a time, and `abort` drops everything.
+A link ends in two steps. First it gets its one reason: closed here, FIN from the peer, given up, or broken.
+From then on nothing is read from it and nothing new is sent to it. `connection_lost` is the second step, and
+the only place where it is over.
 
 In order: `close` stops delivering what arrives, lets the writer task empty the outbox, says FIN, gives the
 peer a moment to say FIN too, and lets go. The moment matters: a socket that is closed with unread data in
@@ -42,7 +43,8 @@ class LinkOwner(Protocol):
     """What a link tells its port."""
 
     def _link_heard(self, frames: list[bytes]) -> None: ...
-    def _link_lost(self, reason: CloseReason, error: Exception | None) -> None: ...
+    def _link_ending(self) -> None: ...
+    def _link_lost(self) -> None: ...
 
 
 class Link(asyncio.Protocol):
@@ -62,11 +64,14 @@ class Link(asyncio.Protocol):
         self._make_owner = owner
         self.parser = Parser(max_sysex=options.max_sysex)
         self.peer: tuple[str, int] = ("", 0)
-        self.closing = False
+        # Why it ends; None while it does not.
+        self.reason: CloseReason | None = None
+        # The system's error, where one broke it.
+        self.error: Exception | None = None
         self.lost = False
-        self._reason = CloseReason.PEER
-        self._lost_waiters: set[asyncio.Future[None]] = set()
-        self._room_waiters: set[asyncio.Future[None]] = set()
+        # Dictionaries, which keep the order.
+        self._lost_waiters: dict[asyncio.Future[None], None] = {}
+        self._room_waiters: dict[asyncio.Future[None], None] = {}
         self._writable = asyncio.Event()
         self._writable.set()
         self._writer_task: asyncio.Task[None] | None = None
@@ -80,18 +85,18 @@ class Link(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=0)
         address = transport.get_extra_info("peername") or ("", 0)
         self.peer = (address[0], address[1])
-        try:
-            sock = transport.get_extra_info("socket")
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._options.send_buffer)
-        except OSError:
-            pass  # The peer is gone already, which connection_lost will tell.
         self.outbox = Outbox(
             self._transport.write,
             partial(self._give_up, CloseReason.SLOW),
             max_bytes=self._options.max_outbox,
             running_status=self._options.running_status,
         )
+        try:
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._options.send_buffer)
+        except OSError:
+            pass  # The peer is gone already, which connection_lost will tell.
         self._owner = self._make_owner(self)
 
     def data_received(self, data: bytes) -> None:
@@ -99,14 +104,13 @@ class Link(asyncio.Protocol):
             self._give_up(CloseReason.TLS)
             return
         frames = self.parser.frames(data)
-        if frames and not self.closing:
+        if frames and self.reason is None:
             self._owner._link_heard(frames)
 
     def eof_received(self) -> bool:
         # MIDI ports have no use for half a connection: returning False lets the transport close itself. It
         # would wait for ever to write what it holds to a peer that does not read.
-        if not self.closing:
-            self.closing = True
+        if self._begin_to_end(CloseReason.PEER):
             self._timers.append(self._loop.call_later(self._options.close_timeout, self._transport.abort))
         return False
 
@@ -122,10 +126,11 @@ class Link(asyncio.Protocol):
         self._writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.closing:
-            self._reason = CloseReason.LOST
+        if self.reason is None:
+            self.error = exc
             self._rescue()
-        self.closing = True
+            # Writing to a peer that had closed in order before, unread until now, gives a broken pipe.
+            self._begin_to_end(CloseReason.PEER if isinstance(exc, BrokenPipeError) else CloseReason.LOST)
         self.lost = True
         self.parser.end()
         self.outbox.close()
@@ -133,10 +138,19 @@ class Link(asyncio.Protocol):
             self._writer_task.cancel()
         for timer in self._timers:
             timer.cancel()
-        self._owner._link_lost(self._reason, exc)
-        for waiter in self._lost_waiters | self._room_waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._owner._link_lost()
+        _wake(self._lost_waiters)
+
+    def _begin_to_end(self, reason: CloseReason) -> bool:
+        """Take the first step, unless it was taken before. Returns whether this was it."""
+        if self.reason is not None:
+            return False
+        self.reason = reason
+        # The owner may still hand over what was sent before.
+        self._owner._link_ending()
+        self.outbox.open = False
+        _wake(self._room_waiters)
+        return True
 
     def _rescue(self) -> None:
         """Read what the peer had sent before the link broke.
@@ -156,19 +170,17 @@ class Link(asyncio.Protocol):
     # What the port calls.
 
     def pause_reading(self) -> None:
-        if not self.closing:
+        if self.reason is None:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if not self.closing:
+        if self.reason is None:
             self._transport.resume_reading()
 
     def close(self) -> None:
         """Begin to close: send what is left, for `close_timeout` at most. Does not wait."""
-        if self.closing:
+        if not self._begin_to_end(CloseReason.LOCAL):
             return
-        self.closing = True
-        self._reason = CloseReason.LOCAL
         # What still arrives is thrown away, but it has to be read: see the head of this module.
         self._transport.resume_reading()
         self._timers.append(self._loop.call_later(self._options.close_timeout, self._transport.abort))
@@ -177,9 +189,7 @@ class Link(asyncio.Protocol):
 
     def abort(self) -> None:
         """End now, dropping what is left. Does not wait."""
-        if not self.closing:
-            self._reason = CloseReason.LOCAL
-            self.closing = True
+        self._begin_to_end(CloseReason.LOCAL)
         self._transport.abort()
 
     async def wait_lost(self) -> None:
@@ -191,21 +201,21 @@ class Link(asyncio.Protocol):
 
         Cancelling that is safe.
         """
-        return self._wait_for_room() if self.outbox.stalled and not self.lost else None
+        return self._wait_for_room() if self.outbox.stalled and self.reason is None else None
 
     async def _wait_for_room(self) -> None:
-        while self.outbox.stalled and not self.lost:
+        while self.outbox.stalled and self.reason is None:
             await self._wait(self._room_waiters)
 
-    async def _wait(self, waiters: set[asyncio.Future[None]]) -> None:
+    async def _wait(self, waiters: dict[asyncio.Future[None], None]) -> None:
         if self.lost:
             return
         waiter = self._loop.create_future()
-        waiters.add(waiter)
+        waiters[waiter] = None
         try:
             await waiter
         finally:
-            waiters.discard(waiter)
+            del waiters[waiter]
 
     # The writer task: it lives while a backlog does, and connection_lost ends it otherwise.
 
@@ -216,10 +226,8 @@ class Link(asyncio.Protocol):
                 break
         self.outbox.stalled = False
         self._writer_task = None
-        for waiter in self._room_waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        if self.closing:
+        _wake(self._room_waiters)
+        if self.reason is CloseReason.LOCAL:
             self._finish()
 
     def _finish(self) -> None:
@@ -231,9 +239,13 @@ class Link(asyncio.Protocol):
         self._timers.append(self._loop.call_later(_LINGER_S, self._transport.close))
 
     def _give_up(self, reason: CloseReason) -> None:
-        if not self.closing:
-            self.closing = True
-            self._reason = reason
-            waiting = self.outbox.backlog_bytes
+        waiting = self.outbox.backlog_bytes
+        if self._begin_to_end(reason):
             logger.warning("%s is let go, %d bytes waited for it: %s", self.peer, waiting, reason.value)
             self._transport.abort()
+
+
+def _wake(waiters: dict[asyncio.Future[None], None]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

@@ -35,7 +35,9 @@ async def open_listeners(host: str, portno: int, backlog: int) -> list[socket.so
     try:
         found = await loop.getaddrinfo(host or None, portno, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, OverflowError, UnicodeError) as error:
-        raise ListenError(f"cannot listen on {where}: unknown host or port") from error
+        raise ListenError(
+            getattr(error, "errno", None), f"cannot listen on {where}: unknown host or port"
+        ) from error
     addresses: list[tuple[int, tuple[Any, ...]]] = list(
         dict.fromkeys((family, address) for family, _, _, _, address in found)
     )

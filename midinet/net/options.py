@@ -18,6 +18,9 @@ DEFAULT_CLOSE_TIMEOUT = 2.0
 # before anyone noticed; this is 20,000 notes, and costs a peer that reads no speed.
 DEFAULT_SEND_BUFFER = 65536
 
+# No limit may be set higher. It is beyond any use, and below what the system and `re` can count to.
+_MOST = 1 << 30
+
 
 @dataclass(frozen=True, slots=True)
 class LinkOptions:
@@ -32,7 +35,7 @@ class LinkOptions:
 
     def __post_init__(self) -> None:
         for name, least in (("max_sysex", 2), ("max_inbox", 1), ("max_outbox", 1), ("send_buffer", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}")
+            if not least <= getattr(self, name) <= _MOST:
+                raise ValueError(f"{name} must be between {least} and {_MOST:,}")
         if self.close_timeout < 0:
             raise ValueError("close_timeout must not be negative")

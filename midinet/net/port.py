@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mido import Message
 
@@ -52,9 +52,9 @@ class SocketPort:
         self._inbox: Inbox | None = inbox
         self._relays = False
         self._lost = lost
-        self._reason: CloseReason | None = None
-        self._error: Exception | None = None
         self._spree = 0
+        # Where the blocking twin keeps its way to this port.
+        self._outlet: Any = None
         self.peer = link.peer
         self.name = format_address(*link.peer)
 
@@ -75,6 +75,7 @@ class SocketPort:
             TypeError: it is no mido.Message.
         """
         frame = encode(message)
+        self._check_open()
         self._spree += 1 + (len(frame) >> 8)
         if (room := self._link.room()) is not None:
             await room
@@ -128,20 +129,19 @@ class SocketPort:
 
     def reset(self) -> None:
         """Send All Notes Off and Reset All Controllers on all channels. Does nothing on a closed port."""
-        if not self.closed:
+        if self._link.reason is None:
             self._send_frames(RESET_FRAMES)
 
     def panic(self) -> None:
         """Send All Sound Off on all channels. Does nothing on a closed port."""
-        if not self.closed:
+        if self._link.reason is None:
             self._send_frames(PANIC_FRAMES)
 
     @property
     def closed(self) -> bool:
         """Whether the port is at its end: closed here, or gone with everything read that had arrived."""
-        if self._reason is CloseReason.LOCAL:
-            return True
-        return self._reason is not None and not len(self._own_inbox)
+        reason = self._link.reason
+        return reason is CloseReason.LOCAL or (reason is not None and not len(self._own_inbox))
 
     @property
     def stats(self) -> PortStats:
@@ -179,12 +179,12 @@ class SocketPort:
         if self._inbox is not None and not self._inbox.put(self, frames):
             self._link.pause_reading()
 
-    def _link_lost(self, reason: CloseReason, error: Exception | None) -> None:
-        if self._reason is None:
-            self._reason = reason
-        self._error = error
+    def _link_ending(self) -> None:
+        # Leaving hands over what was published before.
         self._hub.leave(self._link.outbox)
         self._own_inbox.end(self._gone)
+
+    def _link_lost(self) -> None:
         self._lost(self)
 
     # What the inbox calls.
@@ -204,20 +204,23 @@ class SocketPort:
         self._hub = hub
         self._inbox = inbox
         self._relays = relays
-        hub.join(self._link.outbox)
-        self._link.resume_reading()
+        if self._link.reason is None:
+            hub.join(self._link.outbox)
+            self._link.resume_reading()
+        # Some event loops have read a little before they could be told not to.
+        if early := self._own_inbox.take_all():
+            self._link_heard(early)
 
     def _send_frames(self, frames: tuple[bytes, ...] | list[bytes]) -> None:
-        if self._reason is not None:
-            raise self._gone()
+        self._check_open()
         self._hub.publish(frames, only=self._link.outbox)
 
     def _begin_close(self) -> None:
-        if self._reason is None:
-            self._reason = CloseReason.LOCAL
-            self._hub.flush()
-            self._link.close()
-            self._own_inbox.end(self._gone)
+        self._link.close()
+
+    def _check_open(self) -> None:
+        if self._link.reason is not None:
+            raise self._gone()
 
     def _readable(self) -> Inbox:
         if self._inbox is not self._own_inbox:
@@ -227,14 +230,12 @@ class SocketPort:
         return self._inbox
 
     def _gone(self) -> Exception:
-        if self._reason in (CloseReason.LOCAL, CloseReason.PEER):
-            return PortClosed(f"the port to {self.name} is {self._reason.value}")
-        reason = self._reason or CloseReason.LOST
-        error = ConnectionLost(
-            f"the connection to {self.name} is lost: {self._error or reason.value}", reason
-        )
-        error.__cause__ = self._error
-        return error
+        reason, error = self._link.reason, self._link.error
+        if reason is None or reason in (CloseReason.LOCAL, CloseReason.PEER):
+            return PortClosed(f"the port to {self.name} is {(reason or CloseReason.LOCAL).value}")
+        lost = ConnectionLost(f"the connection to {self.name} is lost: {error or reason.value}", reason)
+        lost.__cause__ = error
+        return lost
 
 
 def open_hub(loop: asyncio.AbstractEventLoop) -> Hub:

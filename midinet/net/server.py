@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mido import Message
 
 from ..address import format_address
-from ..errors import PortClosed
+from ..errors import CloseReason, PortClosed, UsageError
 from ..hub.hub import Hub
 from ..hub.outbox import DEFAULT_MAX_OUTBOX
 from ..wire.codec import PANIC_FRAMES, RESET_FRAMES, decode, encode
@@ -110,12 +110,13 @@ class PortServer:
         self._listeners: list[asyncio.Server] = []
         self._started = False
         self._closing = False
+        self._stop_task: asyncio.Task[None] | None = None
         self._closed_waiters: set[asyncio.Future[None]] = set()
         # Every connection, those of them that nobody has taken yet, and those that are the server's.
         self._all: set[SocketPort] = set()
         self._waiting: deque[SocketPort] = deque()
         self._adopted: dict[SocketPort, None] = {}
-        self._accept_waiters: deque[asyncio.Future[None]] = deque()
+        self._accept_waiters: deque[asyncio.Future[SocketPort]] = deque()
         self._spree = 0
         self._gone = ServerStats()
         self.addresses: list[tuple[str, int]] = []
@@ -123,34 +124,47 @@ class PortServer:
     # Starting and stopping.
 
     async def _start(self) -> Self:
+        if self._closing:
+            raise self._closed_error()
         if self._started:
-            raise RuntimeError("this server was started before")
+            raise UsageError(f"the server {self.name} was started before")
         self._started = True
         self._loop = asyncio.get_running_loop()
         self._hub = self._make_hub()
-        sockets = await open_listeners(self._host, self._portno, self._backlog)
         try:
-            for sock in sockets:
-                listener = await self._loop.create_server(
-                    partial(Link, self._loop, self._options, self._client_came),
-                    sock=sock,
-                    backlog=self._backlog,
-                )
-                self._listeners.append(listener)
+            sockets = await open_listeners(self._host, self._portno, self._backlog)
+            try:
+                for sock in sockets:
+                    make_link = partial(Link, self._loop, self._options, self._client_came)
+                    # Not serving yet: cancelled later than here, it has to be known to be closed.
+                    listener = await self._loop.create_server(
+                        make_link, sock=sock, backlog=self._backlog, start_serving=False
+                    )
+                    self._listeners.append(listener)
+                self.addresses = [sock.getsockname()[:2] for sock in sockets]
+                self.name = format_address(self._host, self.addresses[0][1])
+                for listener in self._listeners:
+                    await listener.start_serving()
+            except BaseException:
+                for listener in self._listeners:
+                    listener.close()
+                for sock in sockets:
+                    sock.close()
+                self._listeners.clear()
+                raise
         except BaseException:
-            self._stop_listening()
-            for sock in sockets:
-                sock.close()
+            self._begin_close()
             raise
-        self.addresses = [sock.getsockname()[:2] for sock in sockets]
-        self.name = format_address(self._host, self.addresses[0][1])
+        if self._closing:
+            self._stop_listening()
+            raise self._closed_error()
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._start().__await__()
 
     async def __aenter__(self) -> Self:
-        return self if self._started else await self._start()
+        return self if self._started and not self._closing else await self._start()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -170,21 +184,43 @@ class PortServer:
         if self._closing:
             return
         self._closing = True
-        self._started = True
-        self._stop_listening()
         self._inbox.end(self._closed_error)
         for port in list(self._all):
             port._begin_close()
-        self._wake_acceptors()
+        for waiter in self._accept_waiters:
+            if not waiter.done():
+                waiter.set_exception(self._closed_error())
+        self._stop_listening()
         self._tell_closed()
 
     def _stop_listening(self) -> None:
-        for listener in self._listeners:
+        listeners, self._listeners = self._listeners, []
+        if listeners:
+            self._stop_task = self._loop.create_task(self._stop(listeners), name="midinet server stop")
+
+    async def _stop(self, listeners: list[asyncio.Server]) -> None:
+        # Connections that asyncio is just accepting need their server for two more turns of the loop.
+        for listener in listeners:
+            for sock in listener.sockets:
+                try:
+                    self._loop.remove_reader(sock.fileno())
+                except NotImplementedError:
+                    pass  # Windows' own loop accepts in another way.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for listener in listeners:
             listener.close()
+        self._stop_task = None
+        self._tell_closed()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._closing and not self._all and self._stop_task is None
 
     async def wait_closed(self) -> None:
         """Wait until the server has been closed and every connection has ended. Cancelling is safe."""
-        while not (self._closing and not self._all):
+        self._check_started()
+        while not self._is_over:
             waiter = asyncio.get_running_loop().create_future()
             self._closed_waiters.add(waiter)
             try:
@@ -193,7 +229,7 @@ class PortServer:
                 self._closed_waiters.discard(waiter)
 
     def _tell_closed(self) -> None:
-        if self._closing and not self._all:
+        if self._is_over:
             for waiter in self._closed_waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -228,6 +264,7 @@ class PortServer:
         Raises:
             PortClosed: the server was closed, and everything has been read.
         """
+        self._check_started()
         self._spree += 1
         if self._spree >= FAIR_SPREE:
             self._spree = 0
@@ -241,6 +278,7 @@ class PortServer:
 
     def poll(self) -> Any:
         """Return the next message that has arrived, or (port, message) with `yield_ports`, or None."""
+        self._check_started()
         self._adopt_for_reading()
         entry = self._inbox.get_nowait()
         return None if entry is None else self._decode(entry)
@@ -268,36 +306,39 @@ class PortServer:
         Raises:
             PortClosed: the server is closed.
         """
-        while True:
-            if (port := self._accept_nowait()) is not None:
-                return port
-            waiter = asyncio.get_running_loop().create_future()
+        if (port := self._accept_nowait()) is None:
+            waiter = self._loop.create_future()
             self._accept_waiters.append(waiter)
             try:
-                await waiter
+                port = await waiter
             except asyncio.CancelledError:
-                if self.relay:
-                    # The client that came for this call would otherwise wait for another one.
-                    self._adopt_waiting()
+                if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                    # Handed over and cancelled at once: the client goes on waiting.
+                    self._waiting.appendleft(waiter.result())
+                    self._place_waiting()
                 raise
             finally:
                 if waiter in self._accept_waiters:
                     self._accept_waiters.remove(waiter)
+            port._open_for_itself()
+        return port
 
     def reset(self) -> None:
         """Send All Notes Off and Reset All Controllers on all channels to every client."""
+        self._check_started()
         if not self._closing:
             self._send_frames(RESET_FRAMES)
 
     def panic(self) -> None:
         """Send All Sound Off on all channels to every client."""
+        self._check_started()
         if not self._closing:
             self._send_frames(PANIC_FRAMES)
 
     @property
     def ports(self) -> list[SocketPort]:
         """The adopted clients that are connected, in the order in which they were adopted."""
-        return list(self._adopted)
+        return [port for port in list(self._adopted) if port._link.reason is None]
 
     @property
     def closed(self) -> bool:
@@ -314,7 +355,7 @@ class PortServer:
             closed=self._gone.closed.copy(),
         )
         stats.add(self._gone)
-        for port in self._all:
+        for port in list(self._all):
             stats.add(port.stats)
         return stats
 
@@ -328,16 +369,25 @@ class PortServer:
         self._all.add(port)
         link.pause_reading()
         logger.info("%s connected", port.name)
+        # Not at once: the link has to know its port before anything is done with it.
         if self._closing:
-            port._begin_close()
-            return port
-        self._waiting.append(port)
-        if self._accept_waiters:
-            self._wake_acceptors()
-        elif self.relay or self._inbox.awaited:
-            # The link has to know its port before it can be read.
-            self._loop.call_soon(self._adopt_waiting)
+            self._loop.call_soon(port._begin_close)
+        else:
+            self._waiting.append(port)
+            self._loop.call_soon(self._place_waiting)
         return port
+
+    def _place_waiting(self) -> None:
+        """Give the clients that wait to who accepts, and adopt what is left if it would be heard."""
+        while self._waiting and self._accept_waiters:
+            waiter = self._accept_waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(self._waiting.popleft())
+        if self.relay or self._inbox.awaited:
+            self._adopt_waiting()
+        for port in self._waiting:
+            # uvloop begins to read after connection_made, whatever was said there.
+            port._link.pause_reading()
 
     def _client_went(self, port: SocketPort) -> None:
         self._all.discard(port)
@@ -346,9 +396,9 @@ class PortServer:
             self._waiting.remove(port)
         self._gone.add(port.stats)
         self._gone.clients_total += 1
-        if port._reason is not None:
-            self._gone.closed[port._reason] += 1
-            logger.info("%s disconnected: %s", port.name, port._reason.value)
+        reason = port._link.reason or CloseReason.LOST
+        self._gone.closed[reason] += 1
+        logger.info("%s disconnected: %s", port.name, reason.value)
         self._tell_closed()
 
     def _adopt_waiting(self) -> None:
@@ -365,18 +415,12 @@ class PortServer:
         self._adopt_waiting()
 
     def _accept_nowait(self) -> SocketPort | None:
-        if self._closing:
-            raise self._closed_error()
+        self._check_open()
         if not self._waiting:
             return None
         port = self._waiting.popleft()
         port._open_for_itself()
         return port
-
-    def _wake_acceptors(self) -> None:
-        for waiter in self._accept_waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
     # What is different in the blocking twin.
 
@@ -387,8 +431,7 @@ class PortServer:
         return open_hub(self._loop)
 
     def _send_frames(self, frames: tuple[bytes, ...] | list[bytes]) -> None:
-        if self._closing:
-            raise self._closed_error()
+        self._check_open()
         self._adopt_waiting()
         self._hub.publish(frames)
 
@@ -397,6 +440,15 @@ class PortServer:
             port, frame = entry
             return port, decode(frame)
         return decode(entry)
+
+    def _check_started(self) -> None:
+        if not (self._started or self._closing):
+            raise UsageError("the server is not started: `async with` or `await` does that")
+
+    def _check_open(self) -> None:
+        self._check_started()
+        if self._closing:
+            raise self._closed_error()
 
     def _closed_error(self) -> PortClosed:
         return PortClosed(f"the server {self.name} is closed")

@@ -22,9 +22,9 @@ from .portal import WAIT_S, Closeable, Portal
 # take turns of a millisecond.
 MAX_OUTLET = 1024
 
-# Bytes. Whoever sends a longer message waits until the loop has taken it, so that 1,024 of them, 64 KiB each,
-# cannot pile up.
-_LARGE = 4096
+# Bytes. Whoever sends a longer message waits until the loop has taken it. So what is on its way is never more
+# than 256 KiB, a quarter of what may wait for a slow peer.
+_LARGE = 256
 
 
 class Waiters:
@@ -113,39 +113,52 @@ class ThreadInbox(Inbox):
 
 
 class Outlet:
-    """Frames on their way from any thread to the loop, in the order in which they were sent.
+    """What is on its way from any thread to the loop, in the order in which it was sent.
 
     Args:
-        deliver: called on the loop with the frames that have gathered. Where it raises PortClosed or
-            ConnectionLost they are lost, as with any socket, and the next `send` of the port says so.
-        room: called on the loop before that: None when they can be delivered now, otherwise something to
-            await until they can.
+        deliver: called on the loop with what has gathered. Where it raises PortClosed or ConnectionLost it
+            is lost, as with any socket, and the next `send` of the port says so.
+        room: called on the loop before that: None when it can be delivered now, otherwise something to await
+            until it can.
     """
 
     def __init__(
         self,
         portal: Portal,
-        deliver: Callable[[list[bytes]], None],
+        deliver: Callable[[list[Any]], None],
         room: Callable[[], Coroutine[Any, Any, None] | None],
     ) -> None:
         self._portal = portal
         self._deliver = deliver
         self._room = room
-        self._frames: deque[bytes] = deque()
+        self._gathered: deque[Any] = deque()
         self._called = False
         self._waiters = Waiters(portal)
         self._room_task: asyncio.Task[None] | None = None
         self._ended = False
 
-    def send(self, frame: bytes) -> None:
-        """Hand a frame over. Waits only while too many are on their way."""
-        self._frames.append(frame)
+    def __len__(self) -> int:
+        return len(self._gathered)
+
+    def send(self, thing: Any, size: int) -> None:
+        """Hand something over. Waits only while too much is on its way.
+
+        Args:
+            thing: what `deliver` gets in its list.
+            size: how many bytes it is.
+        """
+        gathered = self._gathered
+        gathered.append(thing)
         if not self._called:
-            self._called = True
-            self._portal.call(self.drain)
-        limit = MAX_OUTLET if len(frame) < _LARGE else 1
-        while len(self._frames) >= limit and not self._ended:
-            self._waiters.wait_unless(lambda: len(self._frames) < limit or self._ended)
+            try:
+                self._called = True
+                self._portal.call(self.drain)
+            except BaseException:  # Ctrl-C just here: the next one has to call again.
+                self._called = False
+                raise
+        limit = MAX_OUTLET if size < _LARGE else 1
+        while len(gathered) >= limit and not self._ended:
+            self._waiters.wait_unless(lambda: len(gathered) < limit or self._ended)
 
     def drain(self, *, force: bool = False) -> None:
         """On the loop: deliver what has gathered, now with `force`, otherwise when there is room."""
@@ -158,26 +171,22 @@ class Outlet:
                     self._drain_after(room), name="midinet outlet"
                 )
                 return
-        frames: list[bytes] = []
-        while self._frames:
-            frames.append(self._frames.popleft())
-        if frames:
+        things: list[Any] = []
+        while self._gathered:
+            things.append(self._gathered.popleft())
+        if things:
             try:
-                self._deliver(frames)
+                self._deliver(things)
             except (PortClosed, ConnectionLost):
-                self.end()
+                self._ended = True
         self._waiters.wake()
 
     def close(self, port: Closeable) -> None:
         """On the loop: deliver what has gathered, and begin to close what it was delivered to."""
         self.drain(force=True)
         port._begin_close()
-        self.end()
-
-    def end(self) -> None:
-        """On the loop: nothing can be delivered any more."""
         self._ended = True
-        self._frames.clear()
+        self._gathered.clear()
         self._waiters.wake()
 
     async def _drain_after(self, room: Coroutine[Any, Any, None]) -> None:

@@ -26,6 +26,23 @@ WAIT_S = 0.1 if os.name == "nt" else -1.0
 _EXIT_S = 1.0
 
 
+class _DaemonThreads(concurrent.futures.ThreadPoolExecutor):
+    """An executor whose threads hold up nobody: Python waits for those of the standard one when it ends."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(fn(*args, **kwargs))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        threading.Thread(target=run, name="midinet lookup", daemon=True).start()
+        return future
+
+
 class Closeable(Protocol):
     """What is open on the loop."""
 
@@ -38,15 +55,14 @@ class Portal:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        # Of its own, so that its threads, which look up host names, can be told apart and let go.
-        self._lookups = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="midinet lookup")
-        self.loop.set_default_executor(self._lookups)
+        # It looks up host names, which may take long after anyone has lost interest.
+        self.loop.set_default_executor(_DaemonThreads(1))
         self.forked = False
         # The interpreter is about to end. Threads that are left are daemons, and stay where they are: an
         # error raised in them now would only be noise on the way out.
         self.ending = False
-        # Of the loop's thread alone: what has to be closed before it ends.
-        self.opened: set[Closeable] = set()
+        # Of the loop's thread alone: how to close what is open before the loop ends.
+        self.opened: dict[Closeable, Callable[[], None]] = {}
         self._thread = threading.Thread(target=self._run_loop, name="midinet loop", daemon=True)
         self._thread.start()
 
@@ -62,6 +78,9 @@ class Portal:
             raise UsageError(
                 "a blocking port cannot be used from midinet's own event loop: use the async ports there"
             )
+        self._stay_if_ending()
+
+    def _stay_if_ending(self) -> None:
         if self.ending and threading.current_thread().daemon:
             threading.Event().wait()
 
@@ -77,6 +96,8 @@ class Portal:
         """
         try:
             self.check()
+            if self.loop.is_closed():
+                raise UsageError("the program is ending: midinet's event loop is closed")
         except UsageError:
             coroutine.close()
             raise
@@ -90,6 +111,7 @@ class Portal:
                         raise
         except BaseException:
             future.cancel()
+            self._stay_if_ending()
             raise
 
     def stop(self) -> None:
@@ -102,14 +124,13 @@ class Portal:
             pass
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
-        self._lookups.shutdown(wait=False, cancel_futures=True)
         self.loop.close()
 
     async def _close_all(self) -> None:
         self.ending = True
-        opened = list(self.opened)
-        for port in opened:
-            port._begin_close()
+        opened = dict(self.opened)
+        for close in opened.values():
+            close()
         try:
             async with asyncio.timeout(_EXIT_S):
                 for port in opened:

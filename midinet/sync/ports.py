@@ -10,7 +10,10 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from typing import Any, cast
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NoReturn, cast
 
 from mido import Message
 from mido.ports import BaseIOPort
@@ -32,6 +35,31 @@ def _look_like_mido(port: BaseIOPort) -> None:
     port._lock = threading.RLock()
 
 
+def _own(portal: Portal, port: AsyncSocketPort) -> None:
+    """Give a port that is nobody else's an outlet, which stays with it whatever wrapper it has."""
+
+    def deliver(frames: list[bytes]) -> None:
+        port._send_frames(frames)
+        port._hub.flush()
+
+    port._outlet = Outlet(portal, deliver, port._link.room)
+
+
+def _server_outlet(portal: Portal, server: AsyncPortServer) -> Outlet:
+    """The outlet for what goes to all clients of a server, and to one of them, in one order."""
+
+    def deliver(things: list[tuple[bytes, AsyncSocketPort | None]]) -> None:
+        for port, group in groupby(things, itemgetter(1)):
+            frames = [frame for frame, _ in group]
+            if port is None:
+                server._send_frames(frames)
+            elif port._link.reason is None:
+                port._send_frames(frames)
+        server._hub.flush()
+
+    return Outlet(portal, deliver, lambda: None)
+
+
 class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
     """A blocking port connected to a server.
 
@@ -47,22 +75,36 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
     def __init__(self, host: str, portno: int, *, autoreset: bool = False, **options: Any) -> None:
         portal = get_portal()
 
+        def forget(port: AsyncSocketPort) -> None:
+            portal.opened.pop(port, None)
+
         async def open_port() -> AsyncSocketPort:
             port = await connect_async(host, portno, **options)._connect(
                 lambda max_messages: ThreadInbox(portal, max_messages)
             )
-            portal.opened.add(port)
-            port._lost = portal.opened.discard
+            _own(portal, port)
+            portal.opened[port] = partial(port._outlet.close, port)
+            port._lost = forget
             return port
 
         self._wrap(portal, portal.run(open_port()))
         self.autoreset = autoreset
 
     @classmethod
-    def _of(cls, portal: Portal, port: AsyncSocketPort, *, owned: bool) -> SocketPort:
+    def _accepted(cls, server: PortServer, port: AsyncSocketPort) -> SocketPort:
+        """The port of a client that was accepted from a server. It keeps the server, which would close it."""
+        _own(server._portal, port)
+        wrapper = cls._of(server, port)
+        wrapper._owned = True
+        return wrapper
+
+    @classmethod
+    def _of(cls, server: PortServer, port: AsyncSocketPort) -> SocketPort:
         wrapper = cls.__new__(cls)
-        wrapper._wrap(portal, port)
-        wrapper._owned = owned
+        wrapper._wrap(server._portal, port)
+        wrapper._server = server
+        # A server closes its adopted clients itself, whether or not anyone looks at them.
+        wrapper._owned = False
         wrapper.autoreset = False
         return wrapper
 
@@ -71,14 +113,7 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         self._portal = portal
         self._port = port
         self._inbox = cast(ThreadInbox, port._own_inbox)
-
-        def deliver(frames: list[bytes]) -> None:
-            port._send_frames(frames)
-            port._hub.flush()
-
-        # Nothing here refers back to the wrapper: it is to be closed as soon as nobody holds it.
-        self._outlet = Outlet(portal, deliver, port._link.room)
-        # A server closes its adopted clients itself, whether or not anyone looks at them.
+        self._server: PortServer | None = None
         self._owned = True
         self.name = port.name
         self.peer = port.peer
@@ -96,9 +131,20 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         """
         frame = encode(message)
         self._portal.check()
-        if self._port._reason is not None:
-            raise self._port._gone()
-        self._outlet.send(frame)
+        if self._port._link.reason is not None:
+            self._refuse()
+        if self._port._outlet is not None:
+            self._port._outlet.send(frame, len(frame))
+        elif self._server is not None:
+            # An adopted client: in one order with what its server sends.
+            self._server._outlet.send((frame, self._port), len(frame))
+
+    def _refuse(self) -> NoReturn:
+        error = self._port._gone()
+        if self.closed and isinstance(error, ConnectionLost):
+            # Known by now: from here on it is a closed port like any other.
+            raise PortClosed(str(error)) from error
+        raise error
 
     def receive(self, block: bool = True) -> Message | None:
         """Return the next message.
@@ -120,21 +166,25 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
 
     def close(self) -> None:
         """Send what is left, for the port's `close_timeout` at most, and close."""
-        if self.autoreset and not self.closed:
-            try:
-                self.reset()
-            except (PortClosed, ConnectionLost):
-                pass
-        self._portal.run(self._close())
+        if not self._port._link.lost:
+            self._portal.run(self._close())
 
     async def _close(self) -> None:
-        self._outlet.close(self._port)
+        outlet = self._port._outlet
+        if outlet is not None:
+            outlet.drain(force=True)
+        if self.autoreset:
+            self._port.reset()
+        if outlet is not None:
+            outlet.close(self._port)
+        else:
+            self._port._begin_close()
         await self._port.wait_closed()
 
     def __del__(self) -> None:
         # Without waiting: this may run in any thread, the loop's own as well.
         if getattr(self, "_owned", False) and not self._port._link.lost:
-            self._portal.call(self._outlet.close, self._port)
+            self._portal.call(self._port._outlet.close, self._port)
 
     @property
     def closed(self) -> bool:
@@ -162,10 +212,16 @@ class _LoopServer(AsyncPortServer):
     def _make_inbox(self, *, tagged: bool = False) -> ThreadInbox:
         return ThreadInbox(self._portal, self._options.max_inbox, tagged=tagged)
 
+    def _begin_close(self) -> None:
+        for port in self._all:
+            if port._outlet is not None:
+                port._outlet.drain(force=True)
+        super()._begin_close()
+
     def _tell_closed(self) -> None:
         super()._tell_closed()
-        if self._closing and not self._all:
-            self._portal.opened.discard(self)
+        if self._is_over:
+            self._portal.opened.pop(self, None)
 
 
 class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
@@ -202,19 +258,14 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
 
         async def open_server() -> _LoopServer:
             server = await _LoopServer(portal, host, portno, backlog=backlog, **options)
-            portal.opened.add(server)
+            self._outlet = _server_outlet(portal, server)
+            portal.opened[server] = partial(self._outlet.close, server)
             return server
 
-        self._server = server = portal.run(open_server())
-        self._inbox = cast(ThreadInbox, server._inbox)
-
-        def deliver(frames: list[bytes]) -> None:
-            server._send_frames(frames)
-            server._hub.flush()
-
-        self._outlet = Outlet(portal, deliver, lambda: None)
+        self._server = portal.run(open_server())
+        self._inbox = cast(ThreadInbox, self._server._inbox)
         self.autoreset = autoreset
-        self.name = server.name
+        self.name = self._server.name
 
     def send(self, message: Message) -> None:
         """Send a message to every client. A slow client delays nobody.
@@ -227,7 +278,7 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         self._portal.check()
         if self._server.closed:
             raise self._server._closed_error()
-        self._outlet.send(frame)
+        self._outlet.send((frame, None), len(frame))
 
     def receive(self, block: bool = True) -> Any:
         """Return the next message of any client, or (port, message) with `yield_ports`.
@@ -239,11 +290,8 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
             ValueError, OSError: the server is closed and everything has been read (with `block`).
         """
         self._portal.check()
-        if block:
-            entry = self._inbox.wait(before=self._adopt)
-        else:
-            self._adopt()
-            entry = self._inbox.get_nowait()
+        self._adopt()
+        entry = self._inbox.wait(before=self._adopt) if block else self._inbox.get_nowait()
         if entry is None:
             return None
         if self.yield_ports:
@@ -269,18 +317,19 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
             if (found := self._portal.run(self._accept_nowait())) is None:
                 return None
             port = found
-        return SocketPort._of(self._portal, port, owned=True)
+        return SocketPort._accepted(self, port)
 
     async def _accept_nowait(self) -> AsyncSocketPort | None:
         return self._server._accept_nowait()
 
     def close(self) -> None:
         """Send every client what is left for it, for `close_timeout` at most, and close all connections."""
-        if self.autoreset and not self.closed:
-            self.reset()
         self._portal.run(self._close())
 
     async def _close(self) -> None:
+        self._outlet.drain(force=True)
+        if self.autoreset:
+            self._server.reset()
         self._outlet.close(self._server)
         await self._server.wait_closed()
 
@@ -321,5 +370,5 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         with self._wrappers_lock:
             wrapper = self._wrappers.get(port)
             if wrapper is None:
-                wrapper = self._wrappers[port] = SocketPort._of(self._portal, port, owned=False)
+                wrapper = self._wrappers[port] = SocketPort._of(self, port)
             return wrapper

@@ -48,7 +48,7 @@ DEFAULT_MAX_SYSEX = 65536
 _CHANNEL_MESSAGES = re.compile(rb"(?:%b|%b)++" % (THREE_BYTE_MESSAGE, TWO_BYTE_MESSAGE))
 
 
-@functools.cache
+@functools.lru_cache(16)
 def _patterns(max_sysex: int) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
     # re counts no further than 32 bits; longer messages are then put together from pieces.
     complete = COMPLETE_MESSAGE % min(max_sysex - 2, 1 << 30)

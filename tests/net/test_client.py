@@ -169,7 +169,7 @@ async def test_what_had_arrived_comes_before_the_end() -> None:
         sock = await accept()
         sock.sendall(FRAME * 3 + b"\x90")
         sock.close()
-        await until(lambda: port._reason is not None)
+        await until(lambda: port._link.reason is not None)
         assert not port.closed
         assert [message async for message in port] == [NOTE] * 3
         assert port.closed

@@ -403,6 +403,46 @@ async def flood_out(server: PortServer, count: int) -> None:
 # Closing.
 
 
+@pytest.mark.parametrize("relay", [True, False])
+async def test_closing_one_port_costs_the_others_nothing(relay: bool) -> None:
+    async with (
+        serving(relay=relay) as server,
+        RawPeer(portno(server)) as leaving,
+        RawPeer(portno(server)) as staying,
+        RawPeer(portno(server)) as talking,
+    ):
+        await until(lambda: server.stats.clients == 3)
+        await server.send(note(0))
+        [port] = [port for port in server.ports if port.peer == leaving.sock.getsockname()]
+        # It does not close its own side, so the end takes a while.
+        closing = asyncio.create_task(port.close())
+        await asyncio.sleep(0)
+        for number in range(20):
+            await server.send(note(number))
+            if relay:
+                await talking.send(frame(number))
+        expected = 20 if not relay else 40
+        data = await staying.read(3 + 3 * expected)
+        assert len(data) == 3 + 3 * expected
+        assert port not in server.ports
+        assert await leaving.read_to_end() == frame(0)
+        await closing
+
+
+async def test_a_storm_of_clients_while_the_server_closes_is_let_go(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(5):
+        async with serving() as server, contextlib.AsyncExitStack() as stack:
+            peers = [await stack.enter_async_context(RawPeer(portno(server))) for _ in range(30)]
+            await server.close()
+            for peer in peers:
+                with contextlib.suppress(ConnectionResetError):
+                    assert await peer.read_to_end() == b""
+            assert server.stats.clients == 0
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
 async def test_closing_sends_what_is_left_and_then_the_end() -> None:
     async with serving() as server, RawPeer(portno(server)) as peer:
         await until(lambda: server.stats.clients == 1)
@@ -513,22 +553,22 @@ async def test_cancelling_what_waits_loses_nothing() -> None:
             assert await server.receive() == note(number)
 
 
-def cancel_when_woken(server: PortServer, monkeypatch: pytest.MonkeyPatch) -> asyncio.Task[SocketPort]:
+def cancel_when_handed_over(server: PortServer, monkeypatch: pytest.MonkeyPatch) -> asyncio.Task[SocketPort]:
     """Begin to accept, and cancel that in the same turn of the loop in which a client comes for it."""
     acceptor = asyncio.create_task(server.accept())
-    wake = server._wake_acceptors
+    place = server._place_waiting
 
-    def wake_and_cancel() -> None:
-        wake()
+    def place_and_cancel() -> None:
+        place()
         acceptor.cancel()
 
-    monkeypatch.setattr(server, "_wake_acceptors", wake_and_cancel)
+    monkeypatch.setattr(server, "_place_waiting", place_and_cancel)
     return acceptor
 
 
 async def test_cancelling_accept_loses_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving() as server:
-        acceptor = cancel_when_woken(server, monkeypatch)
+        acceptor = cancel_when_handed_over(server, monkeypatch)
         await asyncio.sleep(0)
         async with RawPeer(portno(server)) as peer:
             with pytest.raises(asyncio.CancelledError):
@@ -536,14 +576,38 @@ async def test_cancelling_accept_loses_no_client(monkeypatch: pytest.MonkeyPatch
             assert (await server.accept()).peer == peer.sock.getsockname()
 
 
-async def test_cancelling_accept_on_a_relay_adopts_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(relay=True) as server:
-        acceptor = cancel_when_woken(server, monkeypatch)
+@pytest.mark.parametrize("relay", [True, False])
+async def test_cancelling_accept_adopts_the_client_for_who_would_hear_it(
+    relay: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(relay=relay) as server:
+        receiver = asyncio.create_task(server.receive())
+        acceptor = cancel_when_handed_over(server, monkeypatch)
         await asyncio.sleep(0)
-        async with RawPeer(portno(server)):
+        async with RawPeer(portno(server)) as peer:
+            await peer.send(frame(1))
             with pytest.raises(asyncio.CancelledError):
                 await acceptor
-            assert len(server.ports) == 1
+            assert await receiver == note(1)
+
+
+async def test_cancelling_one_of_two_accepts_leaves_the_client_to_the_other() -> None:
+    async with serving(relay=True) as server:
+        acceptors = [asyncio.create_task(server.accept()) for _ in range(2)]
+        await asyncio.sleep(0)
+        acceptors[0].cancel()
+        async with RawPeer(portno(server)) as peer:
+            assert (await acceptors[1]).peer == peer.sock.getsockname()
+
+
+async def test_of_two_clients_that_come_at_once_one_is_accepted_and_one_adopted() -> None:
+    async with serving(relay=True) as server:
+        acceptor = asyncio.create_task(server.accept())
+        await asyncio.sleep(0)
+        async with RawPeer(portno(server)), RawPeer(portno(server)):
+            await acceptor
+            await until(lambda: len(server.ports) == 1)
+            assert server.stats.clients_waiting == 0
 
 
 async def test_cancelling_close_stops_the_waiting_only() -> None:
@@ -558,16 +622,54 @@ async def test_cancelling_close_stops_the_waiting_only() -> None:
         assert server.stats.clients == 0
 
 
-async def test_cancelling_the_start_leaves_nothing_open() -> None:
-    for turns in range(8):
-        starting = asyncio.ensure_future(PortServer("127.0.0.1", 0)._start())
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        if starting.cancel():
-            with pytest.raises(asyncio.CancelledError):
-                await starting
+@pytest.mark.parametrize("turns", range(6))
+async def test_cancelling_the_start_at_any_step_leaves_nothing_deaf(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = asyncio.get_running_loop().getaddrinfo
+    addresses = await real("127.0.0.1", 0, type=socket.SOCK_STREAM)
+
+    async def at_once(*args: Any, **hints: Any) -> Any:
+        return addresses
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", at_once)
+    starting = asyncio.ensure_future(PortServer("127.0.0.1", 0)._start())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if starting.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    else:
+        await (await starting).close()
+    async with serving() as server, RawPeer(portno(server)) as peer:
+        await peer.send(frame(1))
+        assert await server.receive() == note(1)
+
+
+@pytest.mark.parametrize("call", ["receive", "accept", "send", "iterate", "poll", "wait_closed", "reset"])
+async def test_a_server_that_is_not_started_says_so(call: str) -> None:
+    server = PortServer("127.0.0.1", 0)
+
+    async def use() -> None:
+        if call == "send":
+            await server.send(note(1))
+        elif call == "iterate":
+            await anext(aiter(server))
+        elif call in ("poll", "reset"):
+            getattr(server, call)()
         else:
-            await (await starting).close()
+            await getattr(server, call)()
+
+    with pytest.raises(UsageError, match="not started"):
+        await use()
+
+
+async def test_a_server_that_was_closed_does_not_start() -> None:
+    server = PortServer("127.0.0.1", 0)
+    await server.close()
+    with pytest.raises(PortClosed):
+        async with server:
+            pytest.fail("it cannot have started")
 
 
 # Addresses and sockets.
@@ -602,7 +704,7 @@ async def test_a_port_in_use_is_an_error_of_the_network() -> None:
 async def test_a_server_starts_once() -> None:
     server = await PortServer("127.0.0.1", 0)
     async with server:
-        with pytest.raises(RuntimeError, match="before"):
+        with pytest.raises(UsageError, match="before"):
             await server
 
 

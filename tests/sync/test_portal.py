@@ -160,7 +160,7 @@ def fill():
         pass
 if "close" in {call!r}:
     threading.Thread(target=fill, daemon=True).start()
-    while not (port._port._link.outbox.stalled and port._outlet._frames):
+    while not (port._port._link.outbox.stalled and port._port._outlet._gathered):
         time.sleep(0.01)
 def interrupt():
     time.sleep(0.3)
