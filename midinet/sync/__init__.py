@@ -9,7 +9,8 @@ serves all of them; it starts with the first port. What differs from mido's port
 - Calls from several threads are safe. A call from the loop's own thread raises UsageError instead of
   waiting for itself, and so does any call in a child process on a port that was opened before the fork.
 - On POSIX systems Ctrl-C ends any blocked call at once; on Windows within a tenth of a second.
-- A program that ends with open ports sends what is left and ends.
+- A program that ends with open ports sends what is left, for a second at most, and ends.
+- Closing a server closes the ports that it gave away by `accept` too.
 """
 
 from ..address import format_address, parse_address

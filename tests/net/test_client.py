@@ -20,6 +20,7 @@ from midinet import (
     PortClosed,
     PortServer,
     SocketPort,
+    UsageError,
     connect,
 )
 from midinet.net.client import DEFAULT_CONNECT_TIMEOUT
@@ -328,10 +329,45 @@ async def test_a_port_stays_usable_on_uvloop() -> None:
                 await a.send(NOTE)
                 heard = [await b.receive()]
                 await server.close()
-                return heard + [message async for message in b]
+                heard += [message async for message in b]
+        # Whatever a client sends before it is adopted is kept.
+        async with PortServer("localhost", 0) as server, connect(*server.addresses[0]) as a:
+            for _ in range(3):
+                await a.send(NOTE)
+            await until(lambda: server.stats.clients_waiting == 1)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            heard += [await server.receive() for _ in range(3)]
+        return heard
 
     def on_uvloop() -> list[Message]:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(there_and_back())
 
-    assert await asyncio.to_thread(on_uvloop) == [NOTE]
+    assert await asyncio.to_thread(on_uvloop) == [NOTE] * 4
+
+
+async def test_a_connection_is_made_once() -> None:
+    async with raw_server() as (portno, accept):
+        connecting = connect("127.0.0.1", portno)
+        async with connecting:
+            with await accept(), pytest.raises(UsageError, match="again"):
+                await connecting.__aenter__()
+
+
+async def test_a_peer_that_closed_in_order_is_no_broken_link_to_who_was_busy_sending() -> None:
+    async with raw_server() as (portno, accept), connect("127.0.0.1", portno, max_inbox=1) as port:
+        sock = await accept()
+        sock.sendall(FRAME * 10)
+        await until(lambda: port.stats.messages_received > 0)
+        # The port does not read now, so it learns of the end by writing.
+        sock.close()
+
+        async def send_for_ever() -> None:
+            while True:
+                await port.send(NOTE)
+                await asyncio.sleep(0)
+
+        with pytest.raises(PortClosed):
+            await send_for_ever()
+        assert [message async for message in port] == [NOTE] * 10

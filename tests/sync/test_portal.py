@@ -33,11 +33,11 @@ def program(body: str, portno: int = 0) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
-        with process:
+    with process:
+        try:
             yield process
-    finally:
-        process.kill()
+        finally:
+            process.kill()
 
 
 def run(body: str, portno: int = 0) -> subprocess.CompletedProcess[str]:
@@ -86,6 +86,83 @@ while not port._port._link.outbox.stalled:
             server.addresses[0][1],
         )
         assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_program_that_ends_sends_what_waited_for_a_busy_peer() -> None:
+    body = """
+port = connect("127.0.0.1", portno)
+note = Message("sysex", data=bytes(100))
+sent = 0
+while not port._port._link.outbox.stalled:
+    port.send(note)
+    sent += 1
+for _ in range(500):
+    port.send(NOTE)
+print(sent, flush=True)
+"""
+    with (
+        PortServer("127.0.0.1", 0, max_inbox=1) as server,
+        program(body, server.addresses[0][1]) as process,
+    ):
+        accepted = server.accept()
+        assert accepted is not None
+        assert process.stdout is not None
+        sent = int(process.stdout.readline())
+        heard = [message.type for message in accepted]
+        assert (heard.count("sysex"), heard.count("note_on")) == (sent, 500)
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_name_that_nobody_answers_for_does_not_hold_up_the_end() -> None:
+    started = time.monotonic()
+    result = run(
+        """
+import socket
+def never(*args, **kwargs):
+    threading.Event().wait(60)
+socket.getaddrinfo = never
+try:
+    connect("stage.local", 8080, timeout=0.1)
+except OSError as error:
+    print(error.strerror)
+"""
+    )
+    assert (result.stdout, result.stderr) == ("no answer from stage.local:8080 in 0.1 s\n", "")
+    assert time.monotonic() - started < PATIENCE_S / 2
+
+
+def test_threads_that_wait_at_the_end_say_nothing() -> None:
+    result = run(
+        """
+server = PortServer("127.0.0.1", 0)
+port = connect("127.0.0.1", server.addresses[0][1])
+kept = []
+for call in (server.accept, server.accept, port.receive, server.receive):
+    threading.Thread(target=lambda call=call: kept.append(call()), daemon=True).start()
+while not (port._inbox.awaited and server._server._accept_waiters):
+    time.sleep(0.01)
+"""
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_what_is_called_after_the_end_is_told_so() -> None:
+    result = run(
+        """
+import atexit
+def last():
+    port.panic()
+    port.close()
+    try:
+        connect("127.0.0.1", portno)
+    except UsageError as error:
+        print(error)
+atexit.register(last)
+server = PortServer("127.0.0.1", 0)
+port = connect("127.0.0.1", server.addresses[0][1])
+"""
+    )
+    assert (result.stdout, result.stderr) == ("the program is ending: midinet's event loop is closed\n", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

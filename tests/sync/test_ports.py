@@ -398,6 +398,106 @@ def test_sending_a_long_message_waits_until_it_is_taken() -> None:
         assert result == [None]
 
 
+def test_closing_sends_everything_that_was_handed_over() -> None:
+    count = 2000
+    with PortServer("127.0.0.1", 0) as server, contextlib.ExitStack() as stack:
+        client = stack.enter_context(connect("127.0.0.1", server.addresses[0][1], max_outbox=1000))
+        accepted = server.accept()
+
+        def read_late() -> int:
+            # The sender is pushed back by now, and closes while much is on its way.
+            until(lambda: client.closed)
+            return len(list(accepted))
+
+        with thread(read_late) as result:
+            for _ in range(count):
+                client.send(Message("sysex", data=bytes(200)))
+                if client._port._link.outbox.stalled:
+                    break
+            sent = client.stats.messages_sent + len(client._port._outlet)
+            client.close()
+        assert result[0] >= sent
+        assert client.stats.messages_dropped == 0
+
+
+def test_a_server_that_is_busy_reading_adopts_new_clients() -> None:
+    with PortServer("127.0.0.1", 0) as server, connect("127.0.0.1", server.addresses[0][1]) as busy:
+        for _ in range(500):
+            busy.send(note(1))
+        assert server.receive() == note(1)
+        with connect("127.0.0.1", server.addresses[0][1]) as late:
+            late.send(note(2))
+            until(lambda: server.stats.clients == 2)
+            heard = []
+            while note(2) not in heard:
+                heard.append(server.receive())
+                # There is always something to read.
+                busy.send(note(1))
+            assert len(heard) < 20_000
+
+
+def test_what_a_server_says_to_one_and_to_all_stays_in_order() -> None:
+    with (
+        PortServer("127.0.0.1", 0, yield_ports=True) as server,
+        connect("127.0.0.1", server.addresses[0][1]) as client,
+    ):
+        for _ in range(120):
+            client.send(note(0))
+        for number in range(0, 120, 2):
+            # A new wrapper each time.
+            server.receive()[0].send(note(number))
+            server.send(note(number + 1))
+        assert [client.receive().note for _ in range(120)] == list(range(120))
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_autoreset_does_not_wait_for_a_peer_that_does_not_read(side: str) -> None:
+    options: dict[str, Any] = {"autoreset": True, "close_timeout": 0.1}
+    with PortServer("127.0.0.1", 0, **options, max_inbox=1) as server:
+        client = connect("127.0.0.1", server.addresses[0][1], **options, max_inbox=1)
+        accepted = server.accept()
+        sender, closing = (client, client) if side == "client" else (accepted, server)
+
+        def send_for_ever() -> None:
+            while True:
+                sender.send(Message("sysex", data=bytes(1000)))
+
+        with thread(send_for_ever) as result:
+            until(lambda: sender._port._link.outbox.stalled)
+            with thread(closing.close):
+                pass
+        assert isinstance(result[0], OSError)
+        client.close()
+
+
+def test_the_counts_can_be_read_while_clients_come_and_go() -> None:
+    with PortServer("127.0.0.1", 0, relay=True) as server:
+
+        def come_and_go() -> None:
+            for _ in range(100):
+                connect("127.0.0.1", server.addresses[0][1]).close()
+
+        with thread(come_and_go) as result:
+            while not result:
+                assert server.stats.clients_total <= 100
+        until(lambda: server.stats.clients_total == 100 and server.stats.clients == 0)
+
+
+def test_an_accepted_port_outlives_the_variable_of_its_server() -> None:
+    def accept_one() -> tuple[SocketPort, SocketPort]:
+        server = PortServer("127.0.0.1", 0)
+        client = connect("127.0.0.1", server.addresses[0][1])
+        accepted = server.accept()
+        assert accepted is not None
+        return client, accepted
+
+    client, accepted = accept_one()
+    client.send(note(1))
+    assert accepted.receive() == note(1)
+    client.close()
+    accepted.close()
+
+
 def test_a_sender_that_is_pushed_back_ends_when_the_port_closes() -> None:
     with pair(max_inbox=100, close_timeout=0.05) as (client, _):
 
