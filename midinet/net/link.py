@@ -103,8 +103,7 @@ class Link(asyncio.Protocol):
         if data[0] == _TLS_HANDSHAKE and not self.parser.stats.bytes:
             self._give_up(CloseReason.TLS)
             return
-        frames = self.parser.frames(data)
-        if frames and self.reason is None:
+        if self.reason is None and (frames := self.parser.frames(data)):
             self._owner._link_heard(frames)
 
     def eof_received(self) -> bool:
@@ -132,7 +131,6 @@ class Link(asyncio.Protocol):
             # Writing to a peer that had closed in order before, unread until now, gives a broken pipe.
             self._begin_to_end(CloseReason.PEER if isinstance(exc, BrokenPipeError) else CloseReason.LOST)
         self.lost = True
-        self.parser.end()
         self.outbox.close()
         if self._writer_task is not None:
             self._writer_task.cancel()
@@ -146,6 +144,7 @@ class Link(asyncio.Protocol):
         if self.reason is not None:
             return False
         self.reason = reason
+        self.parser.end()
         # The owner may still hand over what was sent before.
         self._owner._link_ending()
         self.outbox.open = False

@@ -27,12 +27,13 @@ def _edges(name: str) -> list[Any]:
     return [0, 1, _LARGEST.get(name, 127)]
 
 
-def any_message() -> st.SearchStrategy[Message]:
-    """Any message that mido can make, with time 0."""
+def any_message(*, with_channel: bool = False) -> st.SearchStrategy[Message]:
+    """Any message that mido can make, with time 0; if wanted, one that has a channel."""
     return st.one_of(
         [
             st.builds(Message, st.just(kind), **{name: _strategy(name) for name in spec["value_names"]})
             for kind, spec in SPEC_BY_TYPE.items()
+            if not with_channel or "channel" in spec["value_names"]
         ]
     )
 

@@ -31,7 +31,7 @@ def test_any_message_survives(message: Message) -> None:
     assert decode(encode(message)) == message
 
 
-@given(st.lists(any_message().filter(lambda message: hasattr(message, "channel"))))
+@given(st.lists(any_message(with_channel=True)))
 def test_channel_messages_survive_in_one_piece(messages: list[Message]) -> None:
     assert decode_channel_messages(b"".join(map(encode, messages))) == messages
 
