@@ -132,33 +132,37 @@ class PortServer:
         self._loop = asyncio.get_running_loop()
         self._hub = self._make_hub()
         try:
-            sockets = await open_listeners(self._host, self._portno, self._backlog)
-            try:
-                for sock in sockets:
-                    make_link = partial(Link, self._loop, self._options, self._client_came)
-                    # Not serving yet: cancelled later than here, it has to be known to be closed.
-                    listener = await self._loop.create_server(
-                        make_link, sock=sock, backlog=self._backlog, start_serving=False
-                    )
-                    self._listeners.append(listener)
-                self.addresses = [sock.getsockname()[:2] for sock in sockets]
-                self.name = format_address(self._host, self.addresses[0][1])
-                for listener in self._listeners:
-                    await listener.start_serving()
-            except BaseException:
-                for listener in self._listeners:
-                    listener.close()
-                for sock in sockets:
-                    sock.close()
-                self._listeners.clear()
-                raise
+            await self._listen()
         except BaseException:
             self._begin_close()
             raise
         if self._closing:
+            # It was closed meanwhile.
             self._stop_listening()
             raise self._closed_error()
         return self
+
+    async def _listen(self) -> None:
+        sockets = await open_listeners(self._host, self._portno, self._backlog)
+        make_link = partial(Link, self._loop, self._options, self._client_came)
+        try:
+            for sock in sockets:
+                # Not serving yet: a listener that serves has to be known, or cancelling would leave it behind.
+                listener = await self._loop.create_server(
+                    make_link, sock=sock, backlog=self._backlog, start_serving=False
+                )
+                self._listeners.append(listener)
+            self.addresses = [sock.getsockname()[:2] for sock in sockets]
+            self.name = format_address(self._host, self.addresses[0][1])
+            for listener in self._listeners:
+                await listener.start_serving()
+        except BaseException:
+            for listener in self._listeners:
+                listener.close()
+            for sock in sockets:
+                sock.close()
+            self._listeners.clear()
+            raise
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._start().__await__()
