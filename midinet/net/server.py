@@ -147,7 +147,7 @@ class PortServer:
         make_link = partial(Link, self._loop, self._options, self._client_came)
         try:
             for sock in sockets:
-                # Not serving yet: a listener that serves has to be known, or cancelling would leave it behind.
+                # Not serving yet: one that serves has to be known, or cancelling would leave it behind.
                 listener = await self._loop.create_server(
                     make_link, sock=sock, backlog=self._backlog, start_serving=False
                 )
