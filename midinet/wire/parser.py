@@ -7,7 +7,8 @@ The rules (MIDI 1.0 Detailed Specification 4.2.1, pages 5, 6 and A-1 to A-3):
 - A channel status starts a message and sets running status. Any later status byte ends what was unfinished.
 - F0 to F7 clear running status. F4 and F5 are undefined and ignored with their data.
 - A system exclusive message ends with F7. Any other status but real-time aborts it: it is dropped.
-- Data bytes with no status in force are ignored.
+- Data bytes with no status in force are ignored, and so is an F7 outside a system exclusive message: that is
+  where asides stand (see aside.py), for whoever asks for them.
 - A fixed-length message is complete at its last data byte.
 
 How it is fast: one compiled `re` splits whatever consists of whole messages, which is nearly everything
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 
 from mido import Message
 
+from .aside import Aside, AsideReader, AsideStats
 from .codec import decode, decode_channel_messages
 from .spec import (
     COMPLETE_MESSAGE,
@@ -56,13 +58,9 @@ def _patterns(max_sysex: int) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
 
 
 @dataclass(slots=True, kw_only=True)
-class DropStats:
-    """What was in a stream and came to nothing."""
+class DropStats(AsideStats):
+    """What was in a stream and in no message."""
 
-    stray_data: int = 0
-    """Data bytes ignored because no status was in force."""
-    stray_ends: int = 0
-    """F7 bytes outside a system exclusive message."""
     undefined: int = 0
     """Undefined status bytes (F4, F5, F9, FD) ignored."""
     unfinished: int = 0
@@ -89,12 +87,14 @@ class Parser:
     Args:
         max_sysex: the longest system exclusive message to pass on, in bytes with its F0 and F7.
             A longer one is dropped whole and counted.
+        asides: read the asides between messages, for `take_asides`. Otherwise they are stray data, as for
+            any MIDI parser.
 
     Raises:
         ValueError: `max_sysex` is below 2, the length of the empty system exclusive message.
     """
 
-    def __init__(self, *, max_sysex: int = DEFAULT_MAX_SYSEX) -> None:
+    def __init__(self, *, max_sysex: int = DEFAULT_MAX_SYSEX, asides: bool = False) -> None:
         if max_sysex < 2:
             raise ValueError("max_sysex must be at least 2 bytes, F0 and F7")
         self.max_sysex = max_sysex
@@ -106,6 +106,11 @@ class Parser:
         self._held = b""
         # An unfinished system exclusive message; empty while one that is too long streams by.
         self._sysex: bytearray | None = None
+        self._aside_reader = AsideReader(self.stats) if asides else None
+        # The same reader while an aside is under way. There is no status in force then.
+        self._aside: AsideReader | None = None
+        # The asides that the last bytes completed, each with how many frames came before it.
+        self._asides: list[tuple[int, Aside]] = []
 
     def feed(self, data: bytes | bytearray | memoryview | Iterable[int]) -> list[Message]:
         """Take in bytes and return the Messages they complete, in order.
@@ -115,7 +120,7 @@ class Parser:
         """
         data = self._take_in(data)
         messages: list[Message] = []
-        if self._sysex is None:
+        if self._sysex is None and self._aside is None:
             # Channel messages at the beginning, which is nearly always all there is, need no frames.
             match = _CHANNEL_MESSAGES.match(data)
             if end := match.end() if match else 0:
@@ -124,7 +129,10 @@ class Parser:
                 self._status = data[end - 2] if data[end - 2] & 0x80 else data[end - 3]
                 self.stats.messages += len(messages)
                 data = data[end:]
-        messages += [decode(frame) for frame in self._split(data)]
+        frames = self._split(data)
+        if self._asides:
+            self._asides = [(len(messages) + position, aside) for position, aside in self._asides]
+        messages += [decode(frame) for frame in frames]
         return messages
 
     def frames(self, data: bytes | bytearray | memoryview | Iterable[int]) -> list[bytes]:
@@ -135,12 +143,36 @@ class Parser:
         """
         return self._split(self._take_in(data))
 
+    def take_asides(self) -> list[tuple[int, Aside]]:
+        """Return the asides that the last call of `frames` or `feed` completed, in order, and forget them.
+
+        Each comes with how many of the frames, or Messages, that this call returned came before it. The next
+        call of `frames` or `feed` forgets what was not taken.
+        """
+        asides, self._asides = self._asides, []
+        return asides
+
+    @property
+    def in_sysex(self) -> bool:
+        """Whether a system exclusive message is under way, even one that is too long already."""
+        return self._sysex is not None
+
+    def abort_sysex(self) -> None:
+        """Drop the system exclusive message that is under way, if there is one, and count it as aborted.
+
+        What still comes of it is ignored as stray data. This is for whoever has a clock and waits no longer.
+        """
+        if self._sysex is not None:
+            self._drop_unfinished()
+
     def _take_in(self, data: bytes | bytearray | memoryview | Iterable[int]) -> bytes:
         if not isinstance(data, bytes):
             if isinstance(data, int):
                 raise TypeError("bytes are expected, not an int")
             data = bytes(data)
         self.stats.bytes += len(data)
+        if self._asides:
+            self._asides = []
         if self._held:
             data = self._held + data
             self._held = b""
@@ -148,7 +180,7 @@ class Parser:
 
     def _split(self, data: bytes) -> list[bytes]:
         frames: list[bytes] = []
-        if self._sysex is None:
+        if self._sysex is None and self._aside is None:
             frames = self._complete.findall(data)
             covered = b"".join(frames)
             # findall() skips what does not match. What it found is a prefix of the data only if it
@@ -182,7 +214,7 @@ class Parser:
             elif len(piece) == 1:
                 self._take_status(first, frames)
             else:
-                if self._held or self._sysex is not None:
+                if self._held or self._sysex is not None or self._aside is not None:
                     self._drop_unfinished()
                 self._status = first if first < FIRST_SYSTEM else 0
                 frames.append(piece)
@@ -211,7 +243,7 @@ class Parser:
             return
         status = self._status
         if not status:
-            self.stats.stray_data += len(data)
+            self._take_stray_data(data, frames)
             return
         head = bytes((status,))
         length = DATA_LENGTHS[status]
@@ -232,6 +264,15 @@ class Parser:
         rest = data[whole:]
         self._held = head + rest if rest else b""
 
+    def _take_stray_data(self, data: bytes, frames: list[bytes]) -> None:
+        if self._aside is None:
+            self.stats.stray_data += len(data)
+            return
+        if aside := self._aside.feed(data):
+            self._asides.append((len(frames), aside))
+        if not self._aside.active:
+            self._aside = None
+
     def _extend_sysex(self, sysex: bytearray, data: bytes) -> None:
         if not sysex:
             return
@@ -244,19 +285,29 @@ class Parser:
 
     def _end_sysex(self, frames: list[bytes]) -> None:
         if self._sysex is None:
-            self.stats.stray_ends += 1
             self._drop_unfinished()
+            self._begin_aside()
         elif self._sysex:
             self._sysex.append(END_OF_SYSEX)
             frames.append(bytes(self._sysex))
         self._sysex = None
         self._status = 0
 
+    def _begin_aside(self) -> None:
+        self._aside = self._aside_reader
+        if self._aside is None:
+            self.stats.stray_ends += 1
+        else:
+            self._aside.begin()
+
     def _drop_unfinished(self) -> None:
         if self._sysex:
             self.stats.sysex_aborted += 1
         elif self._held:
             self.stats.unfinished += 1
+        elif self._aside is not None:
+            self._aside.abort()
+            self._aside = None
         self._sysex = None
         self._held = b""
 

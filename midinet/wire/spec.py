@@ -15,6 +15,8 @@ FIRST_SYSTEM = 0xF0
 # ... and from here on single-byte real-time messages, which may stand inside any other (page 5).
 FIRST_REAL_TIME = 0xF8
 
+SYSTEM_RESET = 0xFF
+
 UNDEFINED = frozenset({0xF4, 0xF5, 0xF9, 0xFD})
 
 # Data bytes after each status byte; -1 where there is no fixed length: system exclusive, its end, and

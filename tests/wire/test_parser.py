@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from midinet import Parser
+from midinet.wire.aside import AsideStats
 from midinet.wire.parser import DEFAULT_MAX_SYSEX
 from tests.harness.messages import any_message
 from tests.harness.models import SlowParser
@@ -102,7 +103,8 @@ def test_any_bytes_in_any_chunks_give_what_the_rules_say(data: bytes, sizes: lis
     assert frames == expected
     counts = asdict(parser.stats)
     assert (counts.pop("bytes"), counts.pop("messages")) == (len(data), len(expected))
-    assert counts == slow.counts
+    # Without being asked for it, a parser knows of no asides.
+    assert counts == asdict(AsideStats()) | slow.counts
 
 
 @given(stream, st.integers(1, 9))
@@ -191,3 +193,40 @@ def test_a_limit_that_no_sysex_fits_is_refused() -> None:
     assert Parser(max_sysex=1 << 40).frames(b"\xf0\x01\xf7") == [b"\xf0\x01\xf7"]
     with pytest.raises(ValueError, match="at least 2"):
         Parser(max_sysex=1)
+
+
+def test_a_sysex_under_way_can_be_seen_and_aborted() -> None:
+    parser = Parser()
+    parser.abort_sysex()
+    assert not parser.in_sysex
+    for start in (b"\xf0", b"\xf8\x01", b"\xf9\x02"):
+        parser.frames(start)
+        assert parser.in_sysex
+    parser.abort_sysex()
+    assert not parser.in_sysex
+    assert parser.frames(b"\x03\x04\xf7\x90\x3c\x40") == [b"\x90\x3c\x40"]
+    stats = parser.stats
+    assert (stats.sysex_aborted, stats.stray_data, stats.stray_ends, stats.unfinished) == (1, 2, 1, 0)
+
+
+@pytest.mark.parametrize("end", [b"\xf7", b"\xf6", b"\x90"])
+def test_no_sysex_is_under_way_after_its_end(end: bytes) -> None:
+    parser = Parser()
+    parser.frames(b"\xf0\x01" + end)
+    assert not parser.in_sysex
+
+
+def test_a_sysex_that_is_too_long_is_under_way_and_counted_once() -> None:
+    parser = Parser(max_sysex=4)
+    parser.frames(b"\xf0\x01\x02\x03\x04")
+    assert parser.in_sysex
+    parser.abort_sysex()
+    assert not parser.in_sysex
+    assert (parser.stats.sysex_too_long, parser.stats.sysex_aborted) == (1, 0)
+
+
+def test_aborting_a_sysex_leaves_a_message_under_way() -> None:
+    parser = Parser()
+    parser.frames(b"\x90\x3c")
+    parser.abort_sysex()
+    assert parser.frames(b"\x40") == [b"\x90\x3c\x40"]
