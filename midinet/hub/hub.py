@@ -9,14 +9,22 @@ wait in them, and `Outbox.offer` never waits either, so no member can hold up an
     publish(frames, only=a)       a alone
 
 What each member hears is in the order of the calls, whatever their kind.
+
+The hub's performance is what was said, as of the last flush, so at any time every member has been offered
+exactly that. A member that was told something alone has a performance of its own from then on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from math import inf
+from operator import itemgetter
 from typing import NamedTuple
 
+from .difference import difference, release, release_all
 from .outbox import Outbox
+from .performance import Performance
 
 # Bytes published before a flush that no longer waits for the end of the turn. It bounds what a turn
 # holds, and lets the first listeners go on while the rest is still being read.
@@ -25,9 +33,12 @@ _MAX_TURN = 65536
 
 class _Said(NamedTuple):
     data: bytes
-    messages: int
+    frames: Sequence[bytes]
     origin: Outbox | None
     only: Outbox | None
+
+    def is_for(self, outbox: Outbox) -> bool:
+        return self.origin is not outbox and (self.only is None or self.only is outbox)
 
 
 class Hub:
@@ -37,24 +48,70 @@ class Hub:
         flush_soon: called when something was published and nothing was waiting: arrange for `flush` to be
             called at the end of this loop turn.
         clock: a monotonic clock, in seconds.
+        release_notes: let go of what a member held when it leaves, and of what it heard.
     """
 
-    def __init__(self, flush_soon: Callable[[], object], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, flush_soon: Callable[[], object], clock: Callable[[], float], *, release_notes: bool = True
+    ) -> None:
         self._flush_soon = flush_soon
         self._clock = clock
+        self._release_notes = release_notes
         self._members: dict[Outbox, None] = {}
         self._turn: list[_Said] = []
         self._turn_bytes = 0
+        self._performance = Performance()
+        self._apart: dict[Outbox, Performance] = {}
 
-    def join(self, outbox: Outbox) -> None:
-        """Add a member. It hears what is published from now on."""
+    def join(self, outbox: Outbox, *, snapshot: bool = False, struck_since: float = inf) -> None:
+        """Add a member. It hears what is published from now on.
+
+        Args:
+            snapshot: bring it to the present performance first.
+            struck_since: with the notes that were struck then or later; -inf is all of them.
+        """
         self.flush()
         self._members[outbox] = None
+        outbox.follow(partial(self._performance_of, outbox))
+        outbox.in_tune = snapshot or self._performance.is_blank
+        if snapshot:
+            present = self._performance.view(outbox)
+            self._offer(outbox, difference(None, present, struck_since=struck_since))
 
-    def leave(self, outbox: Outbox) -> None:
-        """Take a member out. What was published before still goes to it, as far as it can."""
+    def leave(self, outbox: Outbox, *, hears: bool = False) -> None:
+        """Take a member out. What was published before still goes to it, as far as it can.
+
+        Everybody else hears what lets go of what only it held.
+
+        Args:
+            hears: it is still there, and hears what lets go of all that it was told.
+        """
         self.flush()
-        self._members.pop(outbox, None)
+        if outbox not in self._members:
+            return
+        # It catches up with what it was told, not with what the others hear from now on.
+        left = self._performance_of(outbox).view(outbox)
+        outbox.follow(lambda: left)
+        if self._release_notes and hears:
+            self._offer(outbox, release_all(left))
+        del self._members[outbox]
+        self._apart.pop(outbox, None)
+        if self._release_notes:
+            self.release(outbox)
+
+    def release(self, origin: Outbox | None) -> None:
+        """Let go of what only this origin still holds, towards everybody else."""
+        self.flush()
+        frames = release(self._performance, origin)
+        alone = self._performance.tell_holders()
+        for outbox in tuple(self._members):
+            if (own := self._apart.get(outbox)) is not None:
+                own_frames = release(own, origin)
+                own_frames += own.tell_holders().get(outbox, [])
+            else:
+                own_frames = [*frames, *alone.get(outbox, [])]
+            if outbox is not origin:
+                self._offer(outbox, own_frames)
 
     def publish(
         self, frames: Sequence[bytes], *, origin: Outbox | None = None, only: Outbox | None = None
@@ -69,7 +126,7 @@ class Hub:
         data = b"".join(frames)
         if not self._turn:
             self._flush_soon()
-        self._turn.append(_Said(data, len(frames), origin, only))
+        self._turn.append(_Said(data, frames, origin, only))
         self._turn_bytes += len(data)
         if self._turn_bytes >= _MAX_TURN:
             self.flush()
@@ -82,21 +139,47 @@ class Hub:
         self._turn = []
         self._turn_bytes = 0
         now = self._clock()
+        self._observe(turn, now)
         # Members that are named in this turn get their own selection; all the others share one.
         named = {said.origin for said in turn} | {said.only for said in turn}
         shared = [said for said in turn if said.only is None]
         data = b"".join([said.data for said in shared])
-        messages = sum([said.messages for said in shared])
-        # A copy: a member whose outbox overflows leaves at once.
-        for outbox in tuple(self._members):
+        messages = sum([len(said.frames) for said in shared])
+        for outbox in self._members:
             if outbox not in named:
                 if messages:
                     outbox.offer(data, messages, now)
                 continue
-            own = [
-                said
-                for said in turn
-                if said.origin is not outbox and (said.only is None or said.only is outbox)
-            ]
+            own = [said for said in turn if said.is_for(outbox)]
             if own:
-                outbox.offer(b"".join([said.data for said in own]), sum([said.messages for said in own]), now)
+                outbox.offer(
+                    b"".join([said.data for said in own]), sum([len(said.frames) for said in own]), now
+                )
+
+    def _observe(self, turn: list[_Said], now: float) -> None:
+        for said in turn:
+            if said.only is not None and said.only in self._members and said.only not in self._apart:
+                self._apart[said.only] = self._performance.copy()
+        owed: list[tuple[int, _Said]] = []
+        for listener, performance in ((None, self._performance), *self._apart.items()):
+            for position, said in enumerate(turn, 1):
+                if said.only is not None and said.only is not listener:
+                    continue
+                to_all = performance.observe(said.frames, said.origin, now)
+                alone = performance.tell_holders()
+                if to_all or alone:
+                    for outbox in self._members:
+                        if self._apart.get(outbox, self._performance) is performance:
+                            frames = [*to_all, *alone.get(outbox, [])]
+                            owed.append((position, _Said(b"".join(frames), frames, None, outbox)))
+        # Each right behind what made it due: what is struck after that has to sound.
+        for position, said in sorted(owed, key=itemgetter(0), reverse=True):
+            turn.insert(position, said)
+
+    def _performance_of(self, outbox: Outbox) -> Performance:
+        return self._apart.get(outbox, self._performance).frozen()
+
+    def _offer(self, outbox: Outbox, frames: Iterable[bytes]) -> None:
+        frames = list(frames)
+        if frames and outbox in self._members:
+            outbox.offer(b"".join(frames), len(frames), self._clock())

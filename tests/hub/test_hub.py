@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,28 +15,45 @@ from midinet.hub.outbox import Outbox
 class Scene:
     """A hub with numbered members that write down what they hear; turns end when asked to."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, release_notes: bool = True) -> None:
         self.flushes_asked = 0
-        self.hub = Hub(self.flush_soon, lambda: 0.0)
+        self.hub = Hub(self.flush_soon, lambda: 0.0, release_notes=release_notes)
         self.heard: dict[int, list[bytes]] = {}
         self.outboxes: dict[int, Outbox] = {}
 
     def flush_soon(self) -> None:
         self.flushes_asked += 1
 
-    def join(self, number: int) -> Outbox:
+    def join(self, number: int, **options: Any) -> Outbox:
         heard = self.heard.setdefault(number, [])
         outbox = Outbox(heard.append, lambda: None)
         self.outboxes[number] = outbox
-        self.hub.join(outbox)
+        self.hub.join(outbox, **options)
         return outbox
 
-    def leave(self, number: int) -> None:
-        self.hub.leave(self.outboxes.pop(number))
+    def leave(self, number: int, *, hears: bool = False) -> None:
+        self.hub.leave(self.outboxes.pop(number), hears=hears)
+
+    def since(self) -> dict[int, bytes]:
+        """What each has heard since this was asked before."""
+        self.hub.flush()
+        news = {number: b"".join(heard) for number, heard in self.heard.items()}
+        for heard in self.heard.values():
+            heard.clear()
+        return news
 
 
 def frame(number: int) -> bytes:
-    return bytes((0x90, number & 0x7F, number >> 7 & 0x7F))
+    """A song position: nothing that has to be let go of when its sender leaves."""
+    return bytes((0xF2, number & 0x7F, number >> 7 & 0x7F))
+
+
+def note_on(number: int) -> bytes:
+    return bytes((0x90, number, 100))
+
+
+def note_off(number: int) -> bytes:
+    return bytes((0x80, number, 64))
 
 
 def test_everyone_hears_and_nobody_before_the_flush() -> None:
@@ -103,6 +123,62 @@ def test_a_member_that_is_told_alone_after_it_left_hears_nothing() -> None:
     scene.hub.publish([frame(1)], only=outbox)
     scene.hub.flush()
     assert scene.heard == {0: []}
+
+
+def test_who_leaves_lets_go_of_what_only_it_held_towards_all_others() -> None:
+    scene = Scene()
+    a, b = scene.join(0), scene.join(1)
+    scene.join(2)
+    scene.hub.publish([note_on(1), note_on(2), b"\xb0\x40\x7f", b"\xe0\x00\x50"], origin=a)
+    scene.hub.publish([note_on(2)], origin=b)
+    scene.since()
+    scene.leave(0)
+    # b heard a's note 2 alone, and still holds its own.
+    released = note_off(1) + b"\xb0\x40\x00\xe0\x00\x40"
+    heard = scene.since()
+    assert heard == {0: b"", 1: heard[1], 2: released}
+    assert sorted(_messages(heard[1])) == sorted([*_messages(released), note_off(2)])
+    scene.leave(1)
+    assert scene.since() == {0: b"", 1: b"", 2: note_off(2) * 2}
+
+
+def test_who_is_let_go_itself_hears_what_lets_go_of_all_that_it_was_told() -> None:
+    scene = Scene()
+    a = scene.join(0)
+    scene.join(1)
+    scene.hub.publish([note_on(1)], origin=a)
+    scene.hub.publish([note_on(2)])
+    scene.hub.publish([note_on(3)], only=a)
+    scene.since()
+    scene.leave(0, hears=True)
+    heard = scene.since()
+    assert sorted(_messages(heard[0])) == [note_off(2), note_off(3)]
+    assert heard[1] == note_off(1)
+
+
+def test_nothing_is_let_go_of_where_that_is_not_wanted() -> None:
+    scene = Scene(release_notes=False)
+    a = scene.join(0)
+    scene.join(1)
+    scene.hub.publish([note_on(1)], origin=a)
+    scene.hub.publish([note_on(2)])
+    scene.since()
+    scene.leave(0, hears=True)
+    assert scene.since() == {0: b"", 1: b""}
+
+
+@pytest.mark.parametrize(("struck_since", "notes"), [(inf, b""), (-inf, note_on(1))])
+def test_who_joins_late_can_be_brought_to_the_present_first(struck_since: float, notes: bytes) -> None:
+    scene = Scene()
+    scene.hub.publish([b"\xb0\x07\x10", b"\xc0\x05", note_on(1), note_on(2), note_off(2)])
+    scene.join(0)
+    scene.join(1, snapshot=True, struck_since=struck_since)
+    scene.hub.publish([note_on(3)])
+    assert scene.since() == {0: note_on(3), 1: b"\xc0\x05\xb0\x07\x10" + notes + note_on(3)}
+
+
+def _messages(data: bytes) -> list[bytes]:
+    return [data[start : start + 3] for start in range(0, len(data), 3)]
 
 
 steps = st.lists(
