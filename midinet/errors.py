@@ -2,7 +2,9 @@
 
     MidinetError
      ├── ConnectError       (OSError)              a connection that could not be made
-     │    └── ConnectRefused  (ConnectionRefusedError)  nobody listens there
+     │    ├── ConnectRefused  (ConnectionRefusedError)  nobody listens there
+     │    ├── NotAuthorized   (PermissionError)         the server does not accept the token, or wants one
+     │    └── ServerBusy                                the server has as many clients as it takes
      ├── ListenError        (OSError)              an address that cannot be listened on
      ├── PortClosed         (OSError, ValueError)  the port is closed, or closed while it was waited for
      ├── ConnectionLost     (ConnectionError)      the link broke: reset, timed out, or given up as too slow
@@ -25,8 +27,12 @@ class CloseReason(enum.Enum):
     LOCAL = "closed here"
     PEER = "closed by the peer"
     LOST = "the connection broke"
+    TIMEOUT = "the peer has vanished"
     SLOW = "the peer did not read fast enough"
-    TLS = "the peer spoke TLS to a plain port"
+    TLS = "the TLS handshake failed, or the peer spoke TLS to a plain port"
+    NOT_ALLOWED = "the peer's address is not allowed"
+    UNAUTHORIZED = "no token was shown that is accepted"
+    BUSY = "there are too many clients"
 
 
 class MidinetError(Exception):
@@ -39,6 +45,14 @@ class ConnectError(MidinetError, OSError):
 
 class ConnectRefused(ConnectError, ConnectionRefusedError):
     """The machine answered that nobody listens on that port."""
+
+
+class NotAuthorized(ConnectError, PermissionError):
+    """The server does not accept the token, or wants one. Trying again does not help."""
+
+
+class ServerBusy(ConnectError):
+    """The server has as many clients as it takes. Later there may be room."""
 
 
 class ListenError(MidinetError, OSError):

@@ -1,26 +1,68 @@
-"""connect: one attempt, over every address of the host."""
+"""connect: one attempt, over every address of the host, or one after another for ever."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import math
+import random
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
+from ssl import SSLContext, SSLError
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from ..address import format_address
-from ..errors import ConnectError, ConnectRefused, UsageError
-from ..hub.outbox import DEFAULT_MAX_OUTBOX
-from ..wire.parser import DEFAULT_MAX_SYSEX
+from ..errors import (
+    CloseReason,
+    ConnectError,
+    ConnectRefused,
+    NotAuthorized,
+    ServerBusy,
+    UsageError,
+)
+from ..hub.outbox import LATE_NOTE_S
+from ..hub.policy import SysexRule
+from ..wire.aside import Aside, hello
+from .access import check_token, is_loopback
 from .inbox import Inbox
-from .link import Link
-from .options import DEFAULT_CLOSE_TIMEOUT, DEFAULT_MAX_INBOX, DEFAULT_SEND_BUFFER, LinkOptions
-from .port import SocketPort, open_hub
+from .link import Hold, Link
+from .options import DEFAULT_MAX_INBOX, LinkOptions
+from .port import PortState, SocketPort, open_hub
 
 # Seconds. Far beyond any answer on a network one would make music over, and short enough to wait for.
 DEFAULT_CONNECT_TIMEOUT = 10.0
+
+# Seconds to the first attempt to reconnect, at most, and to the later ones. A server that is started again is
+# there in a second; many clients that all wait for one must not come all at once.
+FIRST_RETRY_S = 0.25
+MOST_RETRY_S = 10.0
+
+# Seconds that an answer is waited for by whoever told a name and no token, so that a server without room, or
+# one that wants a token, is no surprise later. It is many times what a near one takes, and little to wait for
+# where none comes: mido's servers give none.
+NAME_ANSWER_S = 0.25
+
+# Seconds that one attempt of many may take. The system would go on for minutes with a host that was away when
+# the attempt began, asking it ever more seldom, and with a server that has stopped, for ever.
+MOST_ATTEMPT_S = 10.0
+
+# Seconds. A connection that ended before, with nothing heard over it, was no success: the server is full, or
+# lets nobody in from here. The times between attempts go on from where they were.
+PROVEN_S = 1.0
+
+
+def retry_delays(jitter: Callable[[], float] = random.random) -> Iterator[float]:
+    """Yield the seconds to wait before each attempt: full jitter, under a bound that doubles.
+
+    Args:
+        jitter: returns which part of the bound it is, from 0 to 1, each time anew.
+    """
+    bound = FIRST_RETRY_S
+    while True:
+        yield bound * jitter()
+        bound = min(2 * bound, MOST_RETRY_S)
 
 
 class connect:
@@ -31,25 +73,41 @@ class connect:
 
     `port = await connect(...)` does without the block; the port then has to be closed.
 
+    With `reconnect=True` the port survives outages. When the connection is lost, its reader gets what lets go
+    of all that it had heard, and the port tries to connect again: within 0.25 s the first time, then after
+    random times up to a bound that doubles to 10 s (full jitter, so that many clients of one server do not
+    come all at once). When it is back, the server gets what is set by then, and the note-ons of notes that
+    were struck meanwhile and less than 0.2 s ago. A server that lets the port in and ends the connection
+    within a second, with nothing said, has not let it in: the bound goes on doubling. One that refuses the
+    token ends the port.
+
     Args:
         host: a name or an address; every address that the name has is tried in turn.
         portno: the port number.
-        timeout: how long to try, in seconds; None is for as long as the system does.
-        max_sysex: the longest system exclusive message to pass on, in bytes with its F0 and F7.
-        max_inbox: how many messages may wait to be read before the port stops reading its socket, and the
-            peer has to wait. Nothing is dropped.
-        max_outbox: how many bytes may wait for a slow peer. `send` waits long before that.
-        send_buffer: the size of the system's send buffer, in bytes.
-        close_timeout: how long closing waits for the peer to take what is left, in seconds.
-        running_status: leave out repeated status bytes in what is sent. mido's ports lose notes then.
+        timeout: how long to try, in seconds; None is for as long as the system does, and with `reconnect`
+            for ever. With `reconnect` a server that is not there yet is waited for so long.
+        name: what to call oneself; None says nothing. A server that does not answer to it, as mido's, is
+            waited for 0.25 s.
+        token: the token that the server asks for; None shows none. Without `ssl` it is sent to this machine
+            alone.
+        insecure_token: send the token without TLS, wherever to.
+        ssl: an SSLContext, such as `tls_client_context` makes; None is no TLS.
+        reconnect: survive outages.
+        reconnect_for: how long an outage may last, in seconds, before the port is closed; None is for ever.
+        on_state: called with the port and its new PortState whenever that changes.
+        options: the settings of the connection, one by one, as `LinkOptions` lists them.
 
     Returns:
         A SocketPort.
 
     Raises:
         ConnectRefused: nobody listens there.
+        NotAuthorized: the server does not accept the token, or asks for one.
+        ServerBusy: the server has as many clients as it takes.
         ConnectError: no connection could be made, or not in time.
-        ValueError: a limit is out of range.
+        UsageError: the token would be sent unencrypted beyond this machine.
+        ValueError: a limit is out of range, or the name or token cannot be sent.
+        TypeError: there is no such option.
 
     Cancelling is safe: no connection is left behind.
     """
@@ -60,25 +118,36 @@ class connect:
         portno: int,
         *,
         timeout: float | None = DEFAULT_CONNECT_TIMEOUT,
-        max_sysex: int = DEFAULT_MAX_SYSEX,
-        max_inbox: int = DEFAULT_MAX_INBOX,
-        max_outbox: int = DEFAULT_MAX_OUTBOX,
-        send_buffer: int = DEFAULT_SEND_BUFFER,
-        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
-        running_status: bool = False,
+        name: str | None = None,
+        token: str | None = None,
+        insecure_token: bool = False,
+        ssl: SSLContext | None = None,
+        reconnect: bool = False,
+        reconnect_for: float | None = None,
+        on_state: Callable[[SocketPort, PortState], object] | None = None,
+        **options: Any,
     ) -> None:
+        if token is not None:
+            check_token(token)
         self._host = host
         self._portno = portno
+        self._where = format_address(host, portno)
         self._timeout = timeout
+        self._hello = hello(name, token) if name is not None or token is not None else b""
+        self._has_token = token is not None
+        self._insecure_token = insecure_token
+        self._ssl = ssl
+        self._reconnect = reconnect
+        self._reconnect_for = reconnect_for
+        self._on_state = on_state
         self._port: SocketPort | None = None
-        self._options = LinkOptions(
-            max_sysex=max_sysex,
-            max_inbox=max_inbox,
-            max_outbox=max_outbox,
-            send_buffer=send_buffer,
-            close_timeout=close_timeout,
-            running_status=running_status,
-        )
+        self._options = LinkOptions(**options)
+        # Of a port that reconnects: what connects it again, when, and since when it is not connected.
+        self._retry_task: asyncio.Task[None] | None = None
+        self._delays = retry_delays()
+        # Why the last of several attempts failed, if that is known.
+        self._failure: ConnectError | None = None
+        self._down_since = 0.0
 
     def __await__(self) -> Generator[Any, None, SocketPort]:
         return self._connect(Inbox).__await__()
@@ -86,8 +155,7 @@ class connect:
     async def __aenter__(self) -> SocketPort:
         if self._port is not None:
             raise UsageError("this connection was made before: write connect(...) again for another")
-        self._port = await self
-        return self._port
+        return await self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -96,60 +164,237 @@ class connect:
             await self._port.close()
 
     async def _connect(self, make_inbox: Callable[[int], Inbox]) -> SocketPort:
-        where = format_address(self._host, self._portno)
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                port = await _open(self._host, self._portno, self._options, make_inbox)
+                link = await (self._keep_trying() if self._reconnect else self._open())
         except TimeoutError as error:
-            raise ConnectError(errno.ETIMEDOUT, f"no answer from {where} in {self._timeout} s") from error
+            # What kept the attempts from succeeding says more than that there was no more time.
+            raise self._failure or ConnectError(
+                errno.ETIMEDOUT, f"no answer from {self._where} in {self._timeout} s"
+            ) from error
+        port = self._port = SocketPort(link, make_inbox(self._options.max_inbox), self)
+        port.name = self._where
+        port._on_state = self._on_state
+        port._open_for_itself(open_hub(self._loop, release_notes=self._options.release_notes))
+        _hand_over(link, port)
+        return port
+
+    # One attempt.
+
+    async def _open(self) -> Link:
+        """Connect once, say hello, and return the link.
+
+        Raises:
+            ConnectError, UsageError: it cannot be done.
+        """
+        try:
+            return await self._open_any()
+        except (ConnectError, UsageError):
+            raise
         except ConnectionRefusedError as error:
-            raise ConnectRefused(error.errno, f"nobody listens on {where}") from error
+            raise ConnectRefused(error.errno, f"nobody listens on {self._where}") from error
         except socket.gaierror as error:
-            raise ConnectError(error.errno, f"the host of {where} is not known") from error
+            raise ConnectError(error.errno, f"the host of {self._where} is not known") from error
+        except SSLError as error:
+            text = getattr(error, "verify_message", None) or error.reason or str(error)
+            raise ConnectError(error.errno, f"no TLS with {self._where}: {text}") from error
         except (OSError, OverflowError, UnicodeError) as error:
             number = getattr(error, "errno", None)
-            raise ConnectError(number, f"cannot connect to {where}: {error}") from error
-        port.name = where
-        port._open_for_itself()
-        return port
+            # asyncio says nothing when the other side ends a handshake.
+            text = str(error) or "the connection ended before it was made"
+            if self._ssl is not None and number is None:
+                text = f"no TLS there, or nobody is let in from here: {text}"
+            raise ConnectError(number, f"cannot connect to {self._where}: {text}") from error
 
+    async def _open_any(self) -> Link:
+        # As mido's ports have it, no host is this machine.
+        found = await self._loop.getaddrinfo(self._host or "localhost", self._portno, type=socket.SOCK_STREAM)
+        failure: OSError | None = None
+        for family, kind, protocol, _, address in found:
+            self._check_token_is_safe(str(address[0]))
+            try:
+                sock = socket.socket(family, kind, protocol)
+            except OSError as error:
+                failure = failure or error
+                continue
+            try:
+                return await self._open_one(sock, address)
+            except ConnectError:
+                raise
+            except OSError as error:
+                # Of several failures the refusal says most: the machine is there.
+                if failure is None or isinstance(error, ConnectionRefusedError):
+                    failure = error
+        raise failure or OSError(errno.EADDRNOTAVAIL, "it has no address")
 
-async def _open(
-    host: str, portno: int, options: LinkOptions, make_inbox: Callable[[int], Inbox]
-) -> SocketPort:
-    loop = asyncio.get_running_loop()
-    ports: list[SocketPort] = []
+    async def _open_one(self, sock: socket.socket, address: Any) -> Link:
+        links: list[Link] = []
 
-    def made(link: Link) -> SocketPort:
-        # Unread until the caller has the port.
-        link.pause_reading()
-        port = SocketPort(link, open_hub(loop), make_inbox(options.max_inbox), lambda port: None)
-        ports.append(port)
-        return port
+        def made(link: Link) -> _Greeting:
+            links.append(link)
+            return _Greeting(link, self._loop.create_future())
 
-    # As mido's ports have it, no host is this machine.
-    found = await loop.getaddrinfo(host or "localhost", portno, type=socket.SOCK_STREAM)
-    failure: OSError | None = None
-    for family, kind, protocol, _, address in found:
-        try:
-            sock = socket.socket(family, kind, protocol)
-        except OSError as error:
-            failure = failure or error
-            continue
         try:
             sock.setblocking(False)
-            await loop.sock_connect(sock, address)
-            await loop.create_connection(partial(Link, loop, options, made), sock=sock)
-        except OSError as error:
-            # Of several failures the refusal says most: the machine is there.
-            if failure is None or isinstance(error, ConnectionRefusedError):
-                failure = error
-            sock.close()
+            await self._loop.sock_connect(sock, address)
+            await self._loop.create_connection(
+                partial(Link, self._loop, self._options, made),
+                sock=sock,
+                ssl=self._ssl,
+                server_hostname=(self._host or "localhost") if self._ssl is not None else None,
+                ssl_shutdown_timeout=self._options.close_timeout if self._ssl is not None else None,
+            )
+            link = links[0]
+            # A server may speak for many: see _SENSING_S in link.py.
+            link.heeds_sensing = False
+            if self._options.sysex is not None:
+                link.gate_sysex(None if self._options.sysex is True else SysexRule(self._options.sysex))
+            if self._hello:
+                link.say(self._hello)
+            if self._hello and not self._has_token:
+                await self._wait_for_refusal(cast(_Greeting, link.owner))
+            if self._has_token:
+                self._check_answer(await cast(_Greeting, link.owner).answer)
         except BaseException:
-            for port in ports:
-                port._link.abort()
+            for link in links:
+                link.abort()
             sock.close()
             raise
-        else:
-            return ports[-1]
-    raise failure or OSError(errno.EADDRNOTAVAIL, "it has no address")
+        return link
+
+    async def _wait_for_refusal(self, greeting: _Greeting) -> None:
+        """See whether a server turns away who told it nothing but a name."""
+        most = math.inf if self._timeout is None else self._timeout / 2
+        await asyncio.wait({greeting.answer}, timeout=min(NAME_ANSWER_S, most))
+        if greeting.answer.done() and greeting.answer.result() is not None:
+            self._check_answer(greeting.answer.result())
+
+    def _check_answer(self, answer: Aside | None) -> None:
+        if answer is None:
+            raise ConnectError(errno.ECONNRESET, f"{self._where} closed the connection in place of an answer")
+        if answer.status in (401, 403):
+            refusal = "does not accept the token" if self._has_token else "asks for a token"
+            raise NotAuthorized(errno.EACCES, f"{self._where} {refusal}")
+        if answer.status == 503:
+            raise ServerBusy(errno.EBUSY, f"{self._where} has as many clients as it takes")
+
+    def _check_token_is_safe(self, address: str) -> None:
+        if self._has_token and self._ssl is None and not self._insecure_token and not is_loopback(address):
+            raise UsageError(
+                f"the token would cross the network to {self._where} unencrypted, for anyone to read: give "
+                "ssl=..., or say insecure_token=True"
+            )
+
+    # One attempt after another.
+
+    async def _keep_trying(self) -> Link:
+        """Connect, for as long as it takes.
+
+        Raises:
+            NotAuthorized, UsageError: trying again does not help.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(MOST_ATTEMPT_S):
+                    return await self._open()
+            except NotAuthorized:
+                raise
+            except (ConnectError, TimeoutError) as error:
+                self._failure = error if isinstance(error, ConnectError) else None
+                await asyncio.sleep(next(self._delays))
+
+    # What the port calls.
+
+    def _port_told(self, port: SocketPort, aside: Aside) -> None:
+        if aside.status in (401, 403):
+            port._link.give_up(CloseReason.UNAUTHORIZED)
+        elif aside.status == 503:
+            port._link.give_up(CloseReason.BUSY)
+
+    def _port_keeps(self, port: SocketPort) -> bool:
+        if port._link.reason in (CloseReason.LOCAL, CloseReason.UNAUTHORIZED):
+            return False
+        # From here on what is sent goes nowhere, though the connection may take its time to be gone.
+        self._down_since = self._loop.time()
+        return self._reconnect and port._hub is not None
+
+    def _port_lost(self, port: SocketPort) -> None:
+        if port.state is PortState.CLOSED:
+            if self._retry_task is not None:
+                self._retry_task.cancel()
+        elif self._retry_task is None:
+            link = port._link
+            heard = link.parser.stats.bytes > 0 and link.reason is not CloseReason.BUSY
+            if heard or self._loop.time() - link.made_at >= PROVEN_S:
+                self._delays = retry_delays()
+            self._retry_task = self._loop.create_task(
+                self._retry(port), name=f"midinet reconnect {port.name}"
+            )
+
+    async def _retry(self, port: SocketPort) -> None:
+        try:
+            async with asyncio.timeout(self._reconnect_for):
+                await asyncio.sleep(next(self._delays))
+                link = await self._keep_trying()
+        except (TimeoutError, NotAuthorized, UsageError) as error:
+            self._retry_task = None
+            if isinstance(error, NotAuthorized):
+                port._link.error = error
+                port._end(CloseReason.UNAUTHORIZED)
+            else:
+                port._end(port._link.reason or CloseReason.LOST)
+            self._port_lost(port)
+            return
+        self._retry_task = None
+        now = self._loop.time()
+        port._past.reconnects += 1
+        port._take_link(link, max(self._down_since, now - LATE_NOTE_S))
+        _hand_over(link, port)
+
+
+class _Greeting:
+    """Whoever a link belongs to until it is a port's: it keeps what arrives, and waits for an answer.
+
+    Args:
+        link: the connection.
+        answer: set to the answer to a HELLO, or to None when the connection ended before.
+    """
+
+    def __init__(self, link: Link, answer: asyncio.Future[Aside | None]) -> None:
+        self._link = link
+        self.answer = answer
+        self.heard: list[bytes] = []
+
+    def _link_heard(self, frames: Sequence[bytes]) -> None:
+        self.heard += frames
+        if len(self.heard) >= DEFAULT_MAX_INBOX:
+            self._link.hold(Hold.FULL)
+
+    def _link_told(self, aside: Aside) -> None:
+        if aside.status is not None and not self.answer.done():
+            self.answer.set_result(aside)
+
+    def _link_fell_silent(self) -> None:
+        pass
+
+    def _link_ending(self) -> None:
+        if not self.answer.done():
+            self.answer.set_result(None)
+
+    def _link_lost(self) -> None:
+        pass
+
+
+def _hand_over(link: Link, port: SocketPort) -> None:
+    """Give a link to its port, with what has arrived."""
+    greeting = cast(_Greeting, link.owner)
+    greeting.answer.cancel()
+    link.owner = port
+    link.release(Hold.FULL)
+    if greeting.heard:
+        port._link_heard(greeting.heard)
+    if link.reason is not None:
+        port._link_ending()
+    if link.lost:
+        port._link_lost()

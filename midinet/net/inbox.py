@@ -5,6 +5,9 @@ to wait, and reading goes on when half of it has been taken. Nothing is dropped.
 brought is always taken in whole, so the bound may be passed by that much.
 
 Frames wait here as frames and become Messages when someone reads them.
+
+An inbox keeps the performance that was heard, by source, so that its reader can be told to let go of what a
+source held that is gone.
 """
 
 from __future__ import annotations
@@ -14,11 +17,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from ..hub.difference import release
+from ..hub.performance import Performance
+
 
 class Source(Protocol):
     """Whoever fills an inbox, and can be told to go on after it was told to stop."""
 
     def _resume(self) -> None: ...
+    def __hash__(self) -> int: ...
 
 
 class Inbox:
@@ -36,6 +43,8 @@ class Inbox:
         self._stopped: set[Source] = set()
         self._waiters: deque[Any] = deque()
         self._make_end: Callable[[], Exception] | None = None
+        # Made when something arrives: most of ten thousand clients never say a word.
+        self._heard: Performance | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -52,16 +61,30 @@ class Inbox:
 
     def put(self, source: Source, frames: Sequence[bytes]) -> bool:
         """Take in frames. Returns False when the source has to stop until its `_resume` is called."""
+        if self._heard is None:
+            self._heard = Performance()
+        # Nobody asks here when a note was struck.
+        owed = self._heard.observe(frames, source, 0.0)
+        self._append(source, frames)
+        if owed:
+            self._append(source, owed)
+        if len(self._entries) < self.max_messages:
+            return True
+        self._stopped.add(source)
+        return False
+
+    def release(self, source: Source) -> None:
+        """The source is gone: as its last messages, take in what lets go of what only it held."""
+        if self._heard is not None:
+            self._append(source, release(self._heard, source))
+
+    def _append(self, source: Source, frames: Sequence[bytes]) -> None:
         if self._tagged:
             self._entries.extend([(source, frame) for frame in frames])
         else:
             self._entries.extend(frames)
         if self._waiters:
             self._wake()
-        if len(self._entries) < self.max_messages:
-            return True
-        self._stopped.add(source)
-        return False
 
     def end(self, make_error: Callable[[], Exception]) -> None:
         """Nothing more will arrive: once everything has been taken, readers get the error made here."""

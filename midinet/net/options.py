@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
-from ..hub.outbox import DEFAULT_MAX_OUTBOX
+from ..hub.outbox import (
+    DEFAULT_MAX_OUTBOX,
+    DEFAULT_SOFT_AGE_S,
+    DEFAULT_SOFT_MESSAGES,
+    DEFAULT_SOFT_OUTBOX,
+    OutboxLimits,
+    SlowPolicy,
+)
+from ..hub.policy import SysexRule, SysexWish
 from ..wire.parser import DEFAULT_MAX_SYSEX
 
 # Messages. At 1,000 messages/s it covers a second in which the program is busy elsewhere; past it, TCP
@@ -18,24 +26,113 @@ DEFAULT_CLOSE_TIMEOUT = 2.0
 # before anyone noticed; this is 20,000 notes, and costs a peer that reads no speed.
 DEFAULT_SEND_BUFFER = 65536
 
+# Seconds. A program that has not read for so long has stopped, and what it would still get is of no use.
+DEFAULT_STALL_TIMEOUT = 5.0
+
+# Seconds. A cable that is pulled and put back in time is no reason to go; after ten, an audience has noticed.
+DEFAULT_DEAD_PEER_TIMEOUT = 10.0
+
+# Seconds of max_rate that may come at once, so that a chord is no reason to wait.
+DEFAULT_BURST_S = 0.1
+
 # No limit may be set higher. It is beyond any use, and below what the system and `re` can count to.
 _MOST = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkOptions:
-    """The settings of one connection, checked."""
+    """The settings of one connection. `connect` and `PortServer` take each of them as a keyword.
+
+    Raises:
+        ValueError: a limit is out of range, or `slow` or `sysex` is none of what it can be.
+    """
 
     max_sysex: int = DEFAULT_MAX_SYSEX
+    """The longest system exclusive message to pass on, in bytes with its F0 and F7."""
     max_inbox: int = DEFAULT_MAX_INBOX
+    """Messages that may wait to be read before the socket is not read any more and the peer has to wait.
+    Nothing is dropped."""
+    slow: SlowPolicy = "thin"
+    """What becomes of a peer that does not read fast enough. "thin": past the soft bounds its backlog gives
+    way, and when it reads again it gets what brings it to the present performance. "disconnect": all of it
+    waits, up to `max_outbox`, and then the peer is disconnected."""
     max_outbox: int = DEFAULT_MAX_OUTBOX
+    """The hard bound: bytes that may wait for the peer."""
+    soft_outbox: int = DEFAULT_SOFT_OUTBOX
+    """A soft bound: bytes of backlog."""
+    soft_messages: int = DEFAULT_SOFT_MESSAGES
+    """A soft bound: messages of backlog."""
+    soft_age: float = DEFAULT_SOFT_AGE_S
+    """A soft bound: how long the oldest of the backlog may have waited, in seconds."""
+    stall_timeout: float | None = DEFAULT_STALL_TIMEOUT
+    """A peer that takes nothing at all for so many seconds, while something waits for it, is disconnected.
+    None is never, but `dead_peer_timeout` still holds."""
+    dead_peer_timeout: float | None = DEFAULT_DEAD_PEER_TIMEOUT
+    """Seconds until a peer that has vanished from the network is taken for dead, idle or not. At least 2;
+    None leaves it to the system, which may take hours. It sets SO_KEEPALIVE, and where the platform has them
+    TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT and TCP_USER_TIMEOUT (RFC 5482). Without the last, on macOS and
+    Windows, a peer that vanishes while data is under way is found by `stall_timeout` instead. Peers of
+    midinet that have exchanged a HELLO ping each other too."""
+    max_rate: float | None = None
+    """Messages/s to take from the peer. Above it the socket is read more slowly, so that TCP pushes back;
+    nothing is dropped. None is no limit."""
+    rate_burst: int | None = None
+    """Messages that may come at once above `max_rate`; None is a tenth of a second's worth."""
+    sysex: SysexWish | None = None
+    """Which system exclusive messages pass, both ways: True, False, or a collection of manufacturer IDs.
+    None is all of them on loopback, for peers that showed a token or a client certificate, and for servers
+    that one connected to; otherwise none."""
+    release_notes: bool = True
+    """Let go of the notes, pedals and bends that a connection held when it ends, for whatever reason."""
     send_buffer: int = DEFAULT_SEND_BUFFER
+    """The size of the system's send buffer, in bytes."""
     close_timeout: float = DEFAULT_CLOSE_TIMEOUT
+    """How long closing waits for the peer to take what is left, in seconds."""
     running_status: bool = False
+    """Leave out repeated status bytes in what is sent. mido's ports lose notes then."""
+    outbox: OutboxLimits = field(init=False)
 
     def __post_init__(self) -> None:
-        for name, least in (("max_sysex", 2), ("max_inbox", 1), ("max_outbox", 1), ("send_buffer", 1)):
-            if not least <= getattr(self, name) <= _MOST:
+        for name, least in (
+            ("max_sysex", 2),
+            ("max_inbox", 1),
+            ("max_outbox", 1),
+            ("soft_outbox", 1),
+            ("soft_messages", 1),
+            ("send_buffer", 1),
+            ("rate_burst", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= _MOST:
                 raise ValueError(f"{name} must be between {least} and {_MOST:,}")
-        if self.close_timeout < 0:
-            raise ValueError("close_timeout must not be negative")
+        for name in ("soft_age", "close_timeout"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
+        for name in ("stall_timeout", "max_rate"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, or None")
+        if self.dead_peer_timeout is not None and self.dead_peer_timeout < 2:
+            raise ValueError("dead_peer_timeout must be at least 2 seconds, or None")
+        if self.slow not in ("thin", "disconnect"):
+            raise ValueError(f"slow must be 'thin' or 'disconnect', not {self.slow!r}")
+        if self.sysex is not None:
+            SysexRule(self.sysex)
+        limits = OutboxLimits(
+            slow=self.slow,
+            max_bytes=self.max_outbox,
+            soft_bytes=self.soft_outbox,
+            soft_messages=self.soft_messages,
+            soft_age=self.soft_age,
+        )
+        object.__setattr__(self, "outbox", limits)
+
+    @property
+    def burst(self) -> float:
+        """Messages that may come at once."""
+        if self.rate_burst is not None:
+            return self.rate_burst
+        return max((self.max_rate or 0) * DEFAULT_BURST_S, 1)
+
+
+LINK_OPTION_NAMES = frozenset(option.name for option in fields(LinkOptions) if option.init)

@@ -4,14 +4,19 @@ A port has a link (the TCP connection), an inbox that the link fills and a hub t
 through. What differs is whose they are: a client has its own, and so has a port that `accept` returned. A
 client that a server adopted shares the server's, which is how its messages come through the server and the
 server's reach it.
+
+A port that reconnects has one link after another, and stays the same: what was sent is in its hub's
+performance, and each new link is brought to that.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mido import Message
 
@@ -20,11 +25,14 @@ from ..errors import CloseReason, ConnectionLost, PortClosed, UsageError
 from ..hub.hub import Hub
 from ..wire.codec import PANIC_FRAMES, RESET_FRAMES, decode, encode
 from .inbox import Inbox
+from .link import Hold
 from .stats import PortStats
+from .waiters import Waiters
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from ..wire.aside import Aside
     from .link import Link
 
 # A program that reads or sends in a loop gives the event loop a turn after so many messages that needed no
@@ -33,26 +41,55 @@ if TYPE_CHECKING:
 FAIR_SPREE = 256
 
 
+class PortState(enum.Enum):
+    """Where a port is between open and closed."""
+
+    CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
+    CLOSED = "closed"
+
+
+class Owner(Protocol):
+    """Whoever made a port and keeps it: a server, or what connects a client."""
+
+    def _port_told(self, port: SocketPort, aside: Aside) -> None: ...
+    def _port_lost(self, port: SocketPort) -> None: ...
+
+    def _port_keeps(self, port: SocketPort) -> bool:
+        """Whether the port stays open now that its link ends, because there will be another."""
+        ...
+
+
 class SocketPort:
     """One connection to a peer. `connect` and `PortServer.accept` return it.
 
     `async for message in port` reads until the connection closes. It ends when either side closes in order
-    and raises ConnectionLost when the link broke; what had arrived before comes first.
+    and raises ConnectionLost when the link broke; what had arrived before comes first. What the peer held
+    when it ended is let go: the last messages are the note-offs.
 
     Attributes:
-        name: the address it is connected to, as host:port.
+        name: the address it is connected to, as host:port, or the name that a client gave itself.
         peer: (address, port number) of the other end.
     """
 
-    def __init__(self, link: Link, hub: Hub, inbox: Inbox, lost: Callable[[SocketPort], None]) -> None:
+    def __init__(self, link: Link, inbox: Inbox, owner: Owner) -> None:
         self._link = link
-        self._hub = hub
+        # What its hub is, nobody has decided yet.
+        self._hub: Hub | None = None
+        self._is_adopted = False
         self._own_inbox = inbox
         # None while a server relays and nobody reads it.
         self._inbox: Inbox | None = inbox
         self._relays = False
-        self._lost = lost
+        self._owner = owner
         self._spree = 0
+        # Why it is closed; None while it is not.
+        self._reason: CloseReason | None = None
+        self._state = PortState.CONNECTED
+        self._state_waiters = Waiters()
+        self._on_state: Callable[[SocketPort, PortState], object] | None = None
+        # The counts of links that it had before.
+        self._past = PortStats()
         # Where the blocking twin keeps its way to this port.
         self._outlet: Any = None
         self.peer = link.peer
@@ -65,6 +102,9 @@ class SocketPort:
 
         It goes out at the end of this turn of the event loop. While the peer is too slow to take what was
         sent before, this waits. Cancelling is safe: a cancelled call has sent nothing.
+
+        While a port reconnects this does not wait: what is set and held by the time that it is connected
+        again is then sent, and notes that are over are not.
 
         Args:
             message: a mido.Message. Changing it afterwards has no effect.
@@ -129,36 +169,54 @@ class SocketPort:
 
     def reset(self) -> None:
         """Send All Notes Off and Reset All Controllers on all channels. Does nothing on a closed port."""
-        if self._link.reason is None:
+        if self._reason is None:
             self._send_frames(RESET_FRAMES)
 
     def panic(self) -> None:
         """Send All Sound Off on all channels. Does nothing on a closed port."""
-        if self._link.reason is None:
+        if self._reason is None:
             self._send_frames(PANIC_FRAMES)
 
     @property
     def closed(self) -> bool:
         """Whether the port is at its end: closed here, or gone with everything read that had arrived."""
-        reason = self._link.reason
+        reason = self._reason
         return reason is CloseReason.LOCAL or (reason is not None and not len(self._own_inbox))
 
     @property
+    def state(self) -> PortState:
+        """CONNECTED, CLOSED, or with `reconnect=True` RECONNECTING between the two."""
+        return self._state
+
+    async def wait_connected(self) -> None:
+        """Wait until the port is connected, which it is unless it reconnects. Cancelling is safe.
+
+        Raises:
+            PortClosed, ConnectionLost: it is closed.
+        """
+        while self._state is PortState.RECONNECTING:
+            await self._state_waiters.wait()
+        self._check_open()
+
+    @property
     def stats(self) -> PortStats:
-        """The counts of this connection as they stand."""
-        return PortStats.of(self._link)
+        """The counts of this port as they stand, over all connections that it had."""
+        stats = PortStats.of(self._link)
+        stats.add(self._past)
+        return stats
 
     async def close(self) -> None:
-        """Send what is left, for `close_timeout` at most, and close. Calling it again is harmless.
+        """Let go of what was held, send what is left, for `close_timeout` at most, and close.
 
-        Cancelling stops the waiting, not the closing.
+        Calling it again is harmless. Cancelling stops the waiting, not the closing.
         """
         self._begin_close()
         await self.wait_closed()
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended. Cancelling is safe."""
-        await self._link.wait_lost()
+        while not self._is_over:
+            await self._state_waiters.wait()
 
     async def __aenter__(self) -> Self:
         return self
@@ -169,57 +227,111 @@ class SocketPort:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<{'closed' if self.closed else 'open'} SocketPort {self.name}>"
+        state = "open" if self._state is PortState.CONNECTED else self._state.value
+        return f"<{'closed' if self.closed else state} SocketPort {self.name}>"
 
     # What the link calls.
 
-    def _link_heard(self, frames: list[bytes]) -> None:
-        if self._relays:
+    def _link_heard(self, frames: Sequence[bytes]) -> None:
+        if self._relays and self._hub is not None:
             self._hub.publish(frames, origin=self._link.outbox)
         if self._inbox is not None and not self._inbox.put(self, frames):
-            self._link.pause_reading()
+            self._link.hold(Hold.FULL)
+
+    def _link_told(self, aside: Aside) -> None:
+        self._owner._port_told(self, aside)
+
+    def _link_fell_silent(self) -> None:
+        if self._hub is not None and self._relays:
+            self._hub.release(self._link.outbox)
+        if self._inbox is not None:
+            self._inbox.release(self)
 
     def _link_ending(self) -> None:
-        # Leaving hands over what was published before.
-        self._hub.leave(self._link.outbox)
-        self._own_inbox.end(self._gone)
+        link = self._link
+        if self._hub is not None:
+            # Leaving hands over what was published before.
+            self._hub.leave(link.outbox, hears=link.reason is CloseReason.LOCAL)
+        if self._inbox is not None and link.release_notes:
+            self._inbox.release(self)
+        if self._owner._port_keeps(self):
+            self._change_state(PortState.RECONNECTING)
+        else:
+            self._end(link.reason or CloseReason.LOST)
 
     def _link_lost(self) -> None:
-        self._lost(self)
+        self._owner._port_lost(self)
+        self._state_waiters.wake()
 
     # What the inbox calls.
 
     def _resume(self) -> None:
-        self._link.resume_reading()
+        self._link.release(Hold.FULL)
 
-    # What a server, and the blocking twin, call.
+    # What a server, what reconnects, and the blocking twin call.
 
-    def _open_for_itself(self) -> None:
-        """Begin to read, with the hub and the inbox that it was made with."""
-        self._hub.join(self._link.outbox)
-        self._link.resume_reading()
-
-    def _adopt(self, hub: Hub, inbox: Inbox | None, *, relays: bool) -> None:
-        """Begin to read, with a server's hub and inbox."""
+    def _open_for_itself(self, hub: Hub) -> None:
+        """Send by a hub of its own, and be read by itself."""
         self._hub = hub
-        self._inbox = inbox
-        self._relays = relays
         if self._link.reason is None:
             hub.join(self._link.outbox)
-            self._link.resume_reading()
-        # Some event loops have read a little before they could be told not to.
-        if early := self._own_inbox.take_all():
+
+    def _adopt(self, hub: Hub, inbox: Inbox | None, *, relays: bool, snapshot: bool | str) -> None:
+        """Share a server's hub and inbox."""
+        self._hub = hub
+        self._inbox = inbox
+        self._is_adopted = True
+        self._relays = relays
+        if self._link.reason is None:
+            hub.join(
+                self._link.outbox,
+                snapshot=bool(snapshot),
+                struck_since=-inf if snapshot == "notes" else inf,
+            )
+        # What came before anybody wanted it.
+        early = self._own_inbox.take_all()
+        self._link.release(Hold.FULL)
+        if early:
             self._link_heard(early)
+
+    def _take_link(self, link: Link, struck_since: float) -> None:
+        """Go on with another link, and bring its peer to what was sent and is not over."""
+        self._past.add(PortStats.of(self._link))
+        self._link = link
+        assert self._hub is not None
+        self._hub.join(link.outbox, snapshot=True, struck_since=struck_since)
+        self._change_state(PortState.CONNECTED)
 
     def _send_frames(self, frames: tuple[bytes, ...] | list[bytes]) -> None:
         self._check_open()
-        self._hub.publish(frames, only=self._link.outbox)
+        assert self._hub is not None
+        self._hub.publish(frames, only=self._link.outbox if self._is_adopted else None)
 
     def _begin_close(self) -> None:
+        if self._reason is None and self._state is PortState.RECONNECTING:
+            self._end(CloseReason.LOCAL)
+            self._owner._port_lost(self)
         self._link.close()
 
+    def _end(self, reason: CloseReason) -> None:
+        if self._reason is None:
+            self._reason = reason
+            self._own_inbox.end(self._gone)
+            self._change_state(PortState.CLOSED)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._reason is not None and self._link.lost
+
+    def _change_state(self, state: PortState) -> None:
+        if state is not self._state:
+            self._state = state
+            self._state_waiters.wake()
+            if self._on_state is not None:
+                asyncio.get_running_loop().call_soon(self._on_state, self, state)
+
     def _check_open(self) -> None:
-        if self._link.reason is not None:
+        if self._reason is not None:
             raise self._gone()
 
     def _readable(self) -> Inbox:
@@ -230,7 +342,7 @@ class SocketPort:
         return self._inbox
 
     def _gone(self) -> Exception:
-        reason, error = self._link.reason, self._link.error
+        reason, error = self._reason, self._link.error
         if reason is None or reason in (CloseReason.LOCAL, CloseReason.PEER):
             return PortClosed(f"the port to {self.name} is {(reason or CloseReason.LOCAL).value}")
         lost = ConnectionLost(f"the connection to {self.name} is lost: {error or reason.value}", reason)
@@ -238,7 +350,7 @@ class SocketPort:
         return lost
 
 
-def open_hub(loop: asyncio.AbstractEventLoop) -> Hub:
+def open_hub(loop: asyncio.AbstractEventLoop, *, release_notes: bool) -> Hub:
     """Return a hub that flushes at the end of each turn of a loop in which something was published."""
-    hub = Hub(lambda: loop.call_soon(hub.flush), loop.time)
+    hub = Hub(lambda: loop.call_soon(hub.flush), loop.time, release_notes=release_notes)
     return hub

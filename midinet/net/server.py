@@ -1,8 +1,8 @@
 """PortServer: listen, accept, fan out, shut down.
 
-A new client waits, unread, until it is either adopted or accepted. Adopted, it joins the server's hub and
-fills the server's inbox; accepted, it is a port for whoever called `accept`. Nothing it sent is lost
-meanwhile: it stays in the socket.
+The door lets connections in. A client that is in waits until it is either adopted or accepted. Adopted, it
+joins the server's hub and fills the server's inbox; accepted, it is a port for whoever called `accept`.
+Nothing it sent is lost meanwhile: it is in an inbox of its own, and beyond that in the socket.
 """
 
 from __future__ import annotations
@@ -10,25 +10,34 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Generator, Iterator
-from functools import partial
+from collections.abc import Collection, Generator, Iterator
+from ssl import SSLContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mido import Message
 
 from ..address import format_address
 from ..errors import CloseReason, PortClosed, UsageError
 from ..hub.hub import Hub
-from ..hub.outbox import DEFAULT_MAX_OUTBOX
+from ..wire.aside import HELLO, Aside, answer
 from ..wire.codec import PANIC_FRAMES, RESET_FRAMES, decode, encode
-from ..wire.parser import DEFAULT_MAX_SYSEX
+from .access import (
+    DEFAULT_MAX_CLIENTS,
+    DEFAULT_MAX_CLIENTS_PER_ADDRESS,
+    Address,
+    AllowList,
+    Crowd,
+    Network,
+    Tokens,
+)
+from .door import DEFAULT_HELLO_TIMEOUT, Access, Door, Visitor
 from .inbox import Inbox
 from .link import Link
-from .listen import open_listeners
-from .options import DEFAULT_CLOSE_TIMEOUT, DEFAULT_MAX_INBOX, DEFAULT_SEND_BUFFER, LinkOptions
+from .options import LinkOptions
 from .port import FAIR_SPREE, SocketPort, open_hub
-from .stats import ServerStats
+from .stats import MAX_REMEMBERED, ClosedConnection, PortStats, ServerStats
+from .waiters import Waiters
 
 if TYPE_CHECKING:
     from typing import Self
@@ -61,18 +70,27 @@ class PortServer:
             then also kept for reading the server, from the first time it is read; who begins to read a
             relaying server has to go on, since a full inbox stops the relay.
         yield_ports: reading the server gives (port, message) instead of the message.
+        snapshot: True brings a new client to what is set at present, before anything else: programs,
+            controllers, bends, the transport. "notes" also sends the note-ons of what is held.
+        allow: the addresses and networks that may connect, as strings or objects of the ipaddress module;
+            others are closed before a byte is read. None is everybody.
+        ssl: an SSLContext, such as `tls_server_context` makes; None is no TLS. See also `sysex`.
+        tokens: a client has to show one of these in its HELLO, as `connect(token=...)` does; None asks for
+            none. Beyond loopback that takes `ssl`.
+        insecure_token: take tokens without TLS, beyond loopback too.
+        hello_timeout: how long a TLS handshake, or a HELLO with a token, may take, in seconds.
+        max_clients: the most clients at once.
+        max_clients_per_address: the most of them from one address; loopback is exempt.
         backlog: how many connections may wait in the system to be accepted.
-        max_sysex: the longest system exclusive message to pass on, in bytes with its F0 and F7.
-        max_inbox: how many messages may wait to be read before the server stops reading from its clients,
-            and they from sending. Nothing is dropped.
-        max_outbox: how many bytes may wait for one slow client before it is disconnected.
-        send_buffer: the size of the system's send buffer for each client, in bytes.
-        close_timeout: how long closing waits for clients to take what is left, in seconds.
-        running_status: leave out repeated status bytes in what is sent. mido's ports lose notes then.
+        options: the settings of each connection, one by one, as `LinkOptions` lists them.
 
     Raises, when it is started:
         ListenError: the address is in use, not this machine's, or not permitted.
-        ValueError: a limit is out of range.
+        UsageError: tokens would be sent unencrypted beyond this machine.
+
+    Raises, when it is made:
+        ValueError: a limit is out of range, or there is something in `allow` or `tokens` that cannot be.
+        TypeError: there is no such option.
     """
 
     def __init__(
@@ -82,43 +100,56 @@ class PortServer:
         *,
         relay: bool = False,
         yield_ports: bool = False,
+        snapshot: bool | Literal["notes"] = False,
+        allow: Collection[str | Address | Network] | None = None,
+        ssl: SSLContext | None = None,
+        tokens: Collection[str] | None = None,
+        insecure_token: bool = False,
+        hello_timeout: float = DEFAULT_HELLO_TIMEOUT,
+        max_clients: int = DEFAULT_MAX_CLIENTS,
+        max_clients_per_address: int = DEFAULT_MAX_CLIENTS_PER_ADDRESS,
         backlog: int = DEFAULT_BACKLOG,
-        max_sysex: int = DEFAULT_MAX_SYSEX,
-        max_inbox: int = DEFAULT_MAX_INBOX,
-        max_outbox: int = DEFAULT_MAX_OUTBOX,
-        send_buffer: int = DEFAULT_SEND_BUFFER,
-        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
-        running_status: bool = False,
+        **options: Any,
     ) -> None:
+        if snapshot not in (True, False, "notes"):
+            raise ValueError(f"snapshot must be True, False or 'notes', not {snapshot!r}")
+        if hello_timeout <= 0:
+            raise ValueError("hello_timeout must be above 0")
         self.name = format_address(host, portno)
         self.relay = relay
         self.yield_ports = yield_ports
+        self.snapshot = snapshot
         self._host = host
         self._portno = portno
         self._backlog = backlog
-        self._options = LinkOptions(
-            max_sysex=max_sysex,
-            max_inbox=max_inbox,
-            max_outbox=max_outbox,
-            send_buffer=send_buffer,
-            close_timeout=close_timeout,
-            running_status=running_status,
+        self._options = LinkOptions(**options)
+        self._access = Access(
+            allow=None if allow is None else AllowList(allow),
+            ssl=ssl,
+            tokens=None if tokens is None else Tokens(tokens),
+            insecure_token=insecure_token,
+            hello_timeout=hello_timeout,
         )
+        self._crowd = Crowd(max_clients=max_clients, max_clients_per_address=max_clients_per_address)
         self._inbox = self._make_inbox(tagged=yield_ports)
         # A relay keeps messages for a reader only once there is one.
         self._is_read = not relay
-        self._listeners: list[asyncio.Server] = []
+        self._door: Door | None = None
         self._started = False
         self._closing = False
         self._stop_task: asyncio.Task[None] | None = None
-        self._closed_waiters: set[asyncio.Future[None]] = set()
-        # Every connection, those of them that nobody has taken yet, and those that are the server's.
+        self._is_stopped = False
+        self._closed_waiters = Waiters()
+        # Every connection that was let in, those of them that nobody has taken yet, and those that are the
+        # server's. Who waits may have gone already, if what it sent has not been read.
         self._all: set[SocketPort] = set()
+        self._placed: set[SocketPort] = set()
         self._waiting: deque[SocketPort] = deque()
         self._adopted: dict[SocketPort, None] = {}
         self._accept_waiters: deque[asyncio.Future[SocketPort]] = deque()
         self._spree = 0
         self._gone = ServerStats()
+        self._remembered: deque[ClosedConnection] = deque(maxlen=MAX_REMEMBERED)
         self.addresses: list[tuple[str, int]] = []
 
     # Starting and stopping.
@@ -131,38 +162,20 @@ class PortServer:
         self._started = True
         self._loop = asyncio.get_running_loop()
         self._hub = self._make_hub()
+        self._door = Door(
+            self._loop, self._options, self._access, self._crowd, self._let_in, self._turned_away
+        )
         try:
-            await self._listen()
+            self.addresses = await self._door.open(self._host, self._portno, self._backlog)
         except BaseException:
             self._begin_close()
             raise
+        self.name = format_address(self._host, self.addresses[0][1])
         if self._closing:
             # It was closed meanwhile.
             self._stop_listening()
             raise self._closed_error()
         return self
-
-    async def _listen(self) -> None:
-        sockets = await open_listeners(self._host, self._portno, self._backlog)
-        make_link = partial(Link, self._loop, self._options, self._client_came)
-        try:
-            for sock in sockets:
-                # Not serving yet: one that serves has to be known, or cancelling would leave it behind.
-                listener = await self._loop.create_server(
-                    make_link, sock=sock, backlog=self._backlog, start_serving=False
-                )
-                self._listeners.append(listener)
-            self.addresses = [sock.getsockname()[:2] for sock in sockets]
-            self.name = format_address(self._host, self.addresses[0][1])
-            for listener in self._listeners:
-                await listener.start_serving()
-        except BaseException:
-            for listener in self._listeners:
-                listener.close()
-            for sock in sockets:
-                sock.close()
-            self._listeners.clear()
-            raise
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._start().__await__()
@@ -176,7 +189,8 @@ class PortServer:
         await self.close()
 
     async def close(self) -> None:
-        """Stop listening, send every client what is left for it, and close all connections.
+        """Stop listening, let go of every note, send every client what is left for it, and close all
+        connections.
 
         Accepted ports are closed too. It takes `close_timeout` at most, and calling it again is harmless.
         Cancelling stops the waiting, not the closing.
@@ -188,9 +202,9 @@ class PortServer:
         if self._closing:
             return
         self._closing = True
-        self._inbox.end(self._closed_error)
         for port in list(self._all):
             port._begin_close()
+        self._inbox.end(self._closed_error)
         for waiter in self._accept_waiters:
             if not waiter.done():
                 waiter.set_exception(self._closed_error())
@@ -198,45 +212,27 @@ class PortServer:
         self._tell_closed()
 
     def _stop_listening(self) -> None:
-        listeners, self._listeners = self._listeners, []
-        if listeners:
-            self._stop_task = self._loop.create_task(self._stop(listeners), name="midinet server stop")
+        if self._door is not None and self._stop_task is None:
+            self._stop_task = self._loop.create_task(self._stop(self._door), name="midinet server stop")
 
-    async def _stop(self, listeners: list[asyncio.Server]) -> None:
-        # Connections that asyncio is just accepting need their server for two more turns of the loop.
-        for listener in listeners:
-            for sock in listener.sockets:
-                try:
-                    self._loop.remove_reader(sock.fileno())
-                except NotImplementedError:
-                    pass  # Windows' own loop accepts in another way.
-        for _ in range(3):
-            await asyncio.sleep(0)
-        for listener in listeners:
-            listener.close()
-        self._stop_task = None
+    async def _stop(self, door: Door) -> None:
+        await door.close()
+        self._is_stopped = True
         self._tell_closed()
 
     @property
     def _is_over(self) -> bool:
-        return self._closing and not self._all and self._stop_task is None
+        return self._closing and not self._all and (self._door is None or self._is_stopped)
 
     async def wait_closed(self) -> None:
         """Wait until the server has been closed and every connection has ended. Cancelling is safe."""
         self._check_started()
         while not self._is_over:
-            waiter = asyncio.get_running_loop().create_future()
-            self._closed_waiters.add(waiter)
-            try:
-                await waiter
-            finally:
-                self._closed_waiters.discard(waiter)
+            await self._closed_waiters.wait()
 
     def _tell_closed(self) -> None:
         if self._is_over:
-            for waiter in self._closed_waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._closed_waiters.wake()
 
     # What a program calls.
 
@@ -324,7 +320,7 @@ class PortServer:
             finally:
                 if waiter in self._accept_waiters:
                     self._accept_waiters.remove(waiter)
-            port._open_for_itself()
+            port._open_for_itself(self._make_hub())
         return port
 
     def reset(self) -> None:
@@ -342,7 +338,7 @@ class PortServer:
     @property
     def ports(self) -> list[SocketPort]:
         """The adopted clients that are connected, in the order in which they were adopted."""
-        return [port for port in list(self._adopted) if port._link.reason is None]
+        return [port for port in list(self._adopted) if port._reason is None]
 
     @property
     def closed(self) -> bool:
@@ -356,6 +352,8 @@ class PortServer:
             clients=len(self._all),
             clients_waiting=len(self._waiting),
             clients_total=self._gone.clients_total + len(self._all),
+            visitors=0 if self._door is None else self._door.visitors,
+            turned_away=self._gone.turned_away,
             closed=self._gone.closed.copy(),
         )
         stats.add(self._gone)
@@ -363,16 +361,23 @@ class PortServer:
             stats.add(port.stats)
         return stats
 
+    @property
+    def closed_connections(self) -> list[ClosedConnection]:
+        """The connections that ended last, the newest at the end: 1,000 of them at most."""
+        return list(self._remembered)
+
     def __repr__(self) -> str:
         return f"<{'closed' if self._closing else 'open'} PortServer {self.name}, {len(self._all)} clients>"
 
     # Clients come and go.
 
-    def _client_came(self, link: Link) -> SocketPort:
-        port = SocketPort(link, self._make_hub(), self._make_inbox(), self._client_went)
+    def _let_in(self, link: Link, hello: Aside | None) -> SocketPort:
+        port = SocketPort(link, self._make_inbox(), self)
+        if hello is not None and hello.name:
+            port.name = hello.name
         self._all.add(port)
-        link.pause_reading()
-        logger.info("%s connected", port.name)
+        self._placed.add(port)
+        logger.info("%s connected", port.name, extra={"connected": port})
         # Not at once: the link has to know its port before anything is done with it.
         if self._closing:
             self._loop.call_soon(port._begin_close)
@@ -386,30 +391,78 @@ class PortServer:
         while self._waiting and self._accept_waiters:
             waiter = self._accept_waiters.popleft()
             if not waiter.done():
-                waiter.set_result(self._waiting.popleft())
+                waiter.set_result(self._take_waiting())
         if self.relay or self._inbox.awaited:
             self._adopt_waiting()
-        for port in self._waiting:
-            # uvloop begins to read after connection_made, whatever was said there.
-            port._link.pause_reading()
 
-    def _client_went(self, port: SocketPort) -> None:
+    def _take_waiting(self) -> SocketPort:
+        port = self._waiting.popleft()
+        if port._is_over:
+            # It was kept for what it had sent, and kept its place, so that of these there are never more
+            # than clients may be.
+            self._free_place(port)
+        return port
+
+    def _free_place(self, port: SocketPort) -> None:
+        if port in self._placed:
+            self._placed.discard(port)
+            self._crowd.leave(port.peer[0])
+
+    def _port_told(self, port: SocketPort, aside: Aside) -> None:
+        if aside.word == HELLO:
+            if aside.name:
+                logger.info("%s calls itself %s", port.name, aside.name)
+                port.name = aside.name
+            port._link.say(answer(200))
+
+    def _port_keeps(self, port: SocketPort) -> bool:
+        return False
+
+    def _port_lost(self, port: SocketPort) -> None:
         self._all.discard(port)
         self._adopted.pop(port, None)
-        if port in self._waiting:
+        if port in self._waiting and not len(port._own_inbox):
             self._waiting.remove(port)
-        self._gone.add(port.stats)
+        if port not in self._waiting:
+            self._free_place(port)
         self._gone.clients_total += 1
-        reason = port._link.reason or CloseReason.LOST
-        self._gone.closed[reason] += 1
-        logger.info("%s disconnected: %s", port.name, reason.value)
+        self._remember(port.name, port._link, port.stats)
         self._tell_closed()
+
+    def _turned_away(self, peer: tuple[str, int], reason: CloseReason, visitor: Visitor | None) -> None:
+        self._gone.turned_away += 1
+        if visitor is not None:
+            visitor.link.messages_refused = visitor.frames_refused
+            self._remember(format_address(*peer), visitor.link, PortStats.of(visitor.link))
+        else:
+            self._note_end(ClosedConnection(format_address(*peer), peer, reason, 0.0, PortStats()))
+
+    def _remember(self, name: str, link: Link, stats: PortStats) -> None:
+        seconds = self._loop.time() - link.made_at
+        self._note_end(ClosedConnection(name, link.peer, link.reason or CloseReason.LOST, seconds, stats))
+
+    def _note_end(self, connection: ClosedConnection) -> None:
+        self._gone.add(connection.stats)
+        self._gone.closed[connection.reason] += 1
+        self._remembered.append(connection)
+        logger.info(
+            "%s disconnected: %s",
+            connection.name,
+            connection.reason.value,
+            extra={"disconnected": connection},
+        )
 
     def _adopt_waiting(self) -> None:
         while self._waiting:
-            port = self._waiting.popleft()
-            self._adopted[port] = None
-            port._adopt(self._hub, self._inbox if self._is_read else None, relays=self.relay)
+            port = self._take_waiting()
+            if port._reason is None:
+                self._adopted[port] = None
+            port._adopt(
+                self._hub,
+                self._inbox if self._is_read else None,
+                relays=self.relay,
+                snapshot=self.snapshot,
+            )
 
     def _adopt_for_reading(self) -> None:
         if not self._is_read:
@@ -422,8 +475,8 @@ class PortServer:
         self._check_open()
         if not self._waiting:
             return None
-        port = self._waiting.popleft()
-        port._open_for_itself()
+        port = self._take_waiting()
+        port._open_for_itself(self._make_hub())
         return port
 
     # What is different in the blocking twin.
@@ -432,7 +485,7 @@ class PortServer:
         return Inbox(self._options.max_inbox, tagged=tagged)
 
     def _make_hub(self) -> Hub:
-        return open_hub(self._loop)
+        return open_hub(self._loop, release_notes=self._options.release_notes)
 
     def _send_frames(self, frames: tuple[bytes, ...] | list[bytes]) -> None:
         self._check_open()

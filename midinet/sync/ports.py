@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -20,10 +21,11 @@ from mido.ports import BaseIOPort
 
 from ..errors import ConnectionLost, PortClosed, UsageError
 from ..net.client import connect as connect_async
+from ..net.port import PortState
 from ..net.port import SocketPort as AsyncSocketPort
 from ..net.server import DEFAULT_BACKLOG
 from ..net.server import PortServer as AsyncPortServer
-from ..net.stats import PortStats, ServerStats
+from ..net.stats import ClosedConnection, PortStats, ServerStats
 from ..wire.codec import decode, encode
 from .inbox import Outlet, ThreadInbox
 from .portal import Portal, get_portal
@@ -40,9 +42,10 @@ def _own(portal: Portal, port: AsyncSocketPort) -> None:
 
     def deliver(frames: list[bytes]) -> None:
         port._send_frames(frames)
+        assert port._hub is not None
         port._hub.flush()
 
-    port._outlet = Outlet(portal, deliver, port._link.room)
+    port._outlet = Outlet(portal, deliver, lambda: port._link.room())
 
 
 def _server_outlet(portal: Portal, server: AsyncPortServer) -> Outlet:
@@ -53,11 +56,27 @@ def _server_outlet(portal: Portal, server: AsyncPortServer) -> Outlet:
             frames = [frame for frame, _ in group]
             if port is None:
                 server._send_frames(frames)
-            elif port._link.reason is None:
+            elif port._reason is None:
                 port._send_frames(frames)
         server._hub.flush()
 
     return Outlet(portal, deliver, lambda: None)
+
+
+class _Connect(connect_async):
+    """The async connect, with an inbox that any thread can read."""
+
+    def __init__(self, portal: Portal, *args: Any, **options: Any) -> None:
+        self._portal = portal
+        super().__init__(*args, **options)
+
+    async def open(self) -> AsyncSocketPort:
+        return await self._connect(lambda max_messages: ThreadInbox(self._portal, max_messages))
+
+    def _port_lost(self, port: AsyncSocketPort) -> None:
+        super()._port_lost(port)
+        if port._is_over:
+            self._portal.opened.pop(port, None)
 
 
 class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
@@ -66,25 +85,32 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
     Args:
         host, portno: where to; see `midinet.connect`.
         autoreset: send `reset()` when the port is closed.
-        options: `timeout` and the limits of `midinet.connect`.
+        on_state: called with this port and its new PortState whenever that changes, on midinet's own thread:
+            it has to return at once, and may not use blocking ports.
+        options: `timeout` and whatever else `midinet.connect` takes.
 
     Raises:
         ConnectRefused, ConnectError (OSError): no connection could be made.
     """
 
-    def __init__(self, host: str, portno: int, *, autoreset: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        host: str,
+        portno: int,
+        *,
+        autoreset: bool = False,
+        on_state: Callable[[SocketPort, PortState], object] | None = None,
+        **options: Any,
+    ) -> None:
         portal = get_portal()
-
-        def forget(port: AsyncSocketPort) -> None:
-            portal.opened.pop(port, None)
+        if on_state is not None:
+            options["on_state"] = lambda port, state: on_state(self, state)
 
         async def open_port() -> AsyncSocketPort:
-            port = await connect_async(host, portno, **options)._connect(
-                lambda max_messages: ThreadInbox(portal, max_messages)
-            )
+            port = await _Connect(portal, host, portno, **options).open()
             _own(portal, port)
-            portal.opened[port] = partial(port._outlet.close, port)
-            port._lost = forget
+            if not port._is_over:
+                portal.opened[port] = partial(port._outlet.close, port)
             return port
 
         self._wrap(portal, portal.run(open_port()))
@@ -131,7 +157,7 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         """
         frame = encode(message)
         self._portal.check()
-        if self._port._link.reason is not None:
+        if self._port._reason is not None:
             self._refuse()
         if self._port._outlet is not None:
             self._port._outlet.send(frame, len(frame))
@@ -166,7 +192,7 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
 
     def close(self) -> None:
         """Send what is left, for the port's `close_timeout` at most, and close."""
-        if not self._port._link.lost:
+        if not self._port._is_over:
             self._portal.run(self._close())
 
     async def _close(self) -> None:
@@ -183,7 +209,7 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
 
     def __del__(self) -> None:
         # Without waiting: this may run in any thread, the loop's own as well.
-        if getattr(self, "_owned", False) and not self._port._link.lost:
+        if getattr(self, "_owned", False) and not self._port._is_over:
             self._portal.call(self._port._outlet.close, self._port)
 
     @property
@@ -192,8 +218,21 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         return self._port.closed
 
     @property
+    def state(self) -> PortState:
+        """CONNECTED, CLOSED, or with `reconnect=True` RECONNECTING between the two."""
+        return self._port.state
+
+    def wait_connected(self) -> None:
+        """Wait until the port is connected, which it is unless it reconnects.
+
+        Raises:
+            ValueError, OSError: it is closed.
+        """
+        self._portal.run(self._port.wait_connected())
+
+    @property
     def stats(self) -> PortStats:
-        """The counts of this connection as they stand."""
+        """The counts of this port as they stand, over all connections that it had."""
         return self._port.stats
 
 
@@ -234,7 +273,7 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         host, portno: where to listen; see `midinet.PortServer`.
         backlog: how many connections may wait in the system to be accepted.
         autoreset: send `reset()` when the server is closed.
-        options: `relay`, `yield_ports` and the limits of `midinet.PortServer`.
+        options: `relay`, `yield_ports` and whatever else `midinet.PortServer` takes.
 
     Raises:
         ListenError (OSError): the address is in use, not this machine's, or not permitted.
@@ -361,6 +400,11 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
     def stats(self) -> ServerStats:
         """The counts of the server as they stand."""
         return self._server.stats
+
+    @property
+    def closed_connections(self) -> list[ClosedConnection]:
+        """The connections that ended last, the newest at the end: 1,000 of them at most."""
+        return self._server.closed_connections
 
     def _adopt(self) -> None:
         if self._server._waiting or not self._server._is_read:

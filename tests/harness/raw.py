@@ -1,4 +1,4 @@
-"""A peer that is nothing but a socket, to do what no port would."""
+"""Peers that are nothing but a socket, to do what no port would."""
 
 from __future__ import annotations
 
@@ -15,25 +15,38 @@ PATIENCE_S = 10.0
 class RawPeer:
     """A TCP connection by hand. Usable as `async with RawPeer(port number) as peer`.
 
+    It reads only when it is told to: a peer that never reads is one that is left alone.
+
     Args:
         portno: where to connect, on `host`.
         receive_buffer: the size of the system's receive buffer, in bytes; None is its default.
+        sock: a connected socket to take over instead.
     """
 
-    def __init__(self, portno: int, *, host: str = "127.0.0.1", receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        portno: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        receive_buffer: int | None = None,
+        sock: socket.socket | None = None,
+    ) -> None:
         self.address = (host, portno)
-        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        self._connected = sock is not None
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.sock = sock if sock is not None else socket.socket(family, socket.SOCK_STREAM)
         self.sock.setblocking(False)
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
 
     async def __aenter__(self) -> Self:
         try:
-            await asyncio.get_running_loop().sock_connect(self.sock, self.address)
+            if not self._connected:
+                await asyncio.get_running_loop().sock_connect(self.sock, self.address)
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except BaseException:
             self.sock.close()
             raise
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self
 
     async def __aexit__(
@@ -45,16 +58,23 @@ class RawPeer:
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.get_running_loop().sock_sendall(self.sock, data)
 
+    async def send_slowly(self, data: bytes, *, pause_s: float = 0.0) -> None:
+        """Send one byte at a time, each as a segment of its own, with a pause in seconds after each."""
+        for byte in data:
+            await self.send(bytes([byte]))
+            # Even with no pause the loop turns, so that a reader in this process can take the byte alone.
+            await asyncio.sleep(pause_s)
+
     async def read(self, count: int) -> bytes:
         """Return the next `count` bytes, fewer only at the end of the stream."""
-        data = b""
+        data = bytearray()
         async with asyncio.timeout(PATIENCE_S):
             while len(data) < count:
                 more = await asyncio.get_running_loop().sock_recv(self.sock, min(count - len(data), 65536))
                 if not more:
                     break
                 data += more
-        return data
+        return bytes(data)
 
     async def read_to_end(self) -> bytes:
         """Return everything up to the end of the stream."""
@@ -66,8 +86,44 @@ class RawPeer:
 
     def reset(self) -> None:
         """End the connection by a reset."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset(self.sock)
+
+
+class RawListener:
+    """A server by hand on 127.0.0.1: `async with RawListener() as listener`, then `await listener.accept()`.
+
+    Args:
+        receive_buffer: the size of each connection's receive buffer, in bytes; None is the system's default.
+    """
+
+    def __init__(self, *, receive_buffer: int | None = None) -> None:
+        self.sock = socket.socket()
+        if receive_buffer is not None:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+
+    async def __aenter__(self) -> Self:
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.listen()
+        self.sock.setblocking(False)
+        self.portno: int = self.sock.getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.sock.close()
+
+    async def accept(self) -> RawPeer:
+        """Return the next connection, to be used as a block."""
+        async with asyncio.timeout(PATIENCE_S):
+            sock, _ = await asyncio.get_running_loop().sock_accept(self.sock)
+        return RawPeer(sock=sock)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a socket by a reset: nothing lingers, and what was not yet delivered is dropped."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 async def until(condition: object) -> None:

@@ -25,6 +25,14 @@ def frame(number: int) -> bytes:
     return bytes((0x90, number, 64))
 
 
+def off(number: int) -> Message:
+    return Message("note_off", note=number)
+
+
+def off_frame(number: int) -> bytes:
+    return bytes((0x80, number, 64))
+
+
 def portno(server: PortServer) -> int:
     return server.addresses[0][1]
 
@@ -57,7 +65,8 @@ async def test_iterating_gives_what_clients_send_until_the_server_closes() -> No
             await until(lambda: len(heard) == 2)
         await server.close()
         await listener
-    assert heard == [note(1), note(2)]
+    # What the peer still held when it ended is let go of in its name.
+    assert heard == [note(1), note(2), off(1), off(2)]
 
 
 async def test_a_client_that_comes_while_the_server_is_awaited_is_adopted() -> None:
@@ -91,14 +100,60 @@ async def test_using_the_server_adopts_who_waits_and_loses_nothing(use: str) -> 
         assert server.stats.clients_waiting == 0
 
 
-async def test_a_waiting_client_is_not_read() -> None:
-    async with serving() as server, RawPeer(portno(server)) as peer:
-        await peer.send(frame(1) * 10)
-        await until(lambda: server.stats.clients_waiting == 1)
-        for _ in range(20):
+async def test_a_waiting_client_is_read_only_to_a_bound_and_nothing_is_lost() -> None:
+    count = 100_000
+    async with serving(max_inbox=10) as server, RawPeer(portno(server)) as peer:
+        sending = asyncio.create_task(peer.send(b"".join([frame(n % 128) for n in range(count)])))
+        await until(lambda: server.stats.bytes_received > 0)
+        for _ in range(50):
             await asyncio.sleep(0)
-        assert server.stats.bytes_received == 0
-        assert await in_order(server, 10) == [note(1)] * 10
+        # Its share of one read, which is taken in whole.
+        assert server.stats.messages_received < 10_000
+        assert server.stats.clients_waiting == 1
+        assert [message.note for message in await in_order(server, count)] == [n % 128 for n in range(count)]
+        await sending
+
+
+async def test_a_waiting_client_that_has_gone_keeps_what_it_said_until_it_is_adopted() -> None:
+    async with serving() as server:
+        async with RawPeer(portno(server)) as peer:
+            await peer.send(frame(1))
+        await until(lambda: server.stats.closed)
+        assert (server.stats.clients, server.stats.clients_waiting) == (0, 1)
+        assert await in_order(server, 2) == [note(1), off(1)]
+        assert (server.stats.clients_waiting, server.ports) == (0, [])
+
+
+async def test_a_waiting_client_that_has_gone_can_still_be_accepted() -> None:
+    async with serving() as server:
+        async with RawPeer(portno(server)) as peer:
+            await peer.send(frame(1))
+        await until(lambda: server.stats.closed)
+        port = await server.accept()
+        assert [message async for message in port] == [note(1), off(1)]
+        with pytest.raises(PortClosed, match="closed by the peer"):
+            await port.send(note(2))
+
+
+async def test_a_waiting_client_that_has_gone_without_a_word_is_forgotten() -> None:
+    async with serving() as server:
+        async with RawPeer(portno(server)):
+            await until(lambda: server.stats.clients_waiting == 1)
+        await until(lambda: server.stats.closed)
+        assert server.stats.clients_waiting == 0
+
+
+async def test_a_waiting_client_that_has_gone_keeps_its_place_until_it_is_adopted() -> None:
+    async with serving(max_clients=1) as server:
+        async with RawPeer(portno(server)) as peer:
+            await peer.send(frame(1))
+        await until(lambda: server.stats.closed)
+        async with RawPeer(portno(server)) as peer:
+            assert await peer.read_to_end() == b""
+        await until(lambda: server.stats.closed == {CloseReason.PEER: 1, CloseReason.BUSY: 1})
+        assert server.poll() == note(1)
+        async with RawPeer(portno(server)) as peer:
+            await until(lambda: server.stats.clients == 1)
 
 
 async def test_ports_are_given_with_yield_ports() -> None:
@@ -298,7 +353,7 @@ async def test_a_tls_client_is_let_go_and_the_log_says_why(caplog: pytest.LogCap
 
 async def test_a_client_that_does_not_read_delays_nobody_and_is_let_go() -> None:
     async with (
-        serving(max_outbox=10_000) as server,
+        serving(slow="disconnect", max_outbox=10_000) as server,
         RawPeer(portno(server), receive_buffer=4096) as stalled,
         connect("127.0.0.1", portno(server)) as good,
     ):
@@ -316,6 +371,49 @@ async def test_a_client_that_does_not_read_delays_nobody_and_is_let_go() -> None
         assert stats.messages_dropped >= 3333
         data = await _read_what_came(stalled)
         assert data == (b"".join(map(frame, range(100))) * (heard // 100))[: len(data)]
+
+
+async def test_a_client_that_does_not_read_delays_nobody_and_is_thinned() -> None:
+    async with (
+        serving(soft_outbox=10_000) as server,
+        RawPeer(portno(server), receive_buffer=4096) as stalled,
+        connect("127.0.0.1", portno(server)) as good,
+    ):
+        await until(lambda: server.stats.clients == 2)
+        while not server.stats.messages_thinned:
+            for number in range(100):
+                await server.send(note(number, channel=1))
+                await server.send(Message("note_off", note=number, channel=1))
+            for number in range(100):
+                assert await good.receive() == note(number, channel=1)
+                await good.receive()
+        await server.send(Message("control_change", control=7, value=99))
+        # It reads again, and ends where everybody is.
+        data = b""
+        while not data.endswith(b"\xb0\x07\x63"):
+            data += await stalled.read(1)
+        await server.send(Message("stop"))
+        assert await stalled.read(1) == b"\xfc"
+        stats = server.stats
+        assert (stats.clients, stats.closed, stats.slow_episodes) == (2, {}, 1)
+        assert (stats.messages_dropped, stats.messages_caught_up > 0) == (0, True)
+        assert data.count(b"\x91") <= data.count(b"\x81")
+
+
+@pytest.mark.parametrize("slow", ["thin", "disconnect"])
+async def test_a_client_that_takes_nothing_for_long_is_let_go_either_way(
+    slow: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        serving(slow=slow, stall_timeout=0.2, soft_outbox=1000) as server,
+        RawPeer(portno(server), receive_buffer=4096),
+    ):
+        await until(lambda: server.stats.clients == 1)
+        while not server.ports or not server.ports[0]._link.outbox.stalled:
+            await server.send(note(1))
+        await until(lambda: server.stats.clients == 0)
+        assert server.stats.closed == {CloseReason.SLOW: 1}
+    assert caplog.text.count("is let go") == 1
 
 
 async def _read_what_came(peer: RawPeer) -> bytes:
@@ -343,7 +441,10 @@ async def test_a_burst_of_long_messages_leaves_turns_to_clients_that_read() -> N
 
 
 async def test_a_client_that_reads_again_in_time_misses_nothing() -> None:
-    async with serving() as server, RawPeer(portno(server), receive_buffer=4096) as slow:
+    async with (
+        serving(slow="disconnect") as server,
+        RawPeer(portno(server), receive_buffer=4096) as slow,
+    ):
         await until(lambda: server.stats.clients == 1)
         sent = 0
         while not server.ports or not server.ports[0]._link.outbox.backlog_bytes > 50_000:
@@ -360,7 +461,8 @@ async def test_a_full_inbox_makes_senders_wait_and_drops_nothing() -> None:
     count = 400_000
     async with (
         serving(max_inbox=100) as server,
-        connect("127.0.0.1", portno(server)) as client,
+        # Disconnecting, for with it every note-on is sent, however late.
+        connect("127.0.0.1", portno(server), slow="disconnect") as client,
     ):
         await server.send(note(0))
 
@@ -425,7 +527,7 @@ async def test_closing_one_port_costs_the_others_nothing(relay: bool) -> None:
         data = await staying.read(3 + 3 * expected)
         assert len(data) == 3 + 3 * expected
         assert port not in server.ports
-        assert await leaving.read_to_end() == frame(0)
+        assert await leaving.read_to_end() == frame(0) + off_frame(0)
         await closing
 
 
@@ -449,13 +551,14 @@ async def test_closing_sends_what_is_left_and_then_the_end() -> None:
         for number in range(100):
             await server.send(note(number))
         await server.close()
-        assert await peer.read_to_end() == b"".join(map(frame, range(100)))
+        notes_and_offs = [*map(frame, range(100)), *map(off_frame, range(100))]
+        assert await peer.read_to_end() == b"".join(notes_and_offs)
         assert server.closed
         assert server.stats.closed == {CloseReason.LOCAL: 1}
 
 
 async def test_closing_drops_nothing_for_a_client_that_is_still_sending() -> None:
-    async with serving() as server, RawPeer(portno(server)) as peer:
+    async with serving(release_notes=False) as server, RawPeer(portno(server)) as peer:
         await until(lambda: server.stats.clients == 1)
         await server.send(note(0))
         await peer.send(frame(1) * 1000)
@@ -469,7 +572,10 @@ async def test_closing_drops_nothing_for_a_client_that_is_still_sending() -> Non
 
 
 async def test_closing_empties_the_backlog_of_a_slow_client() -> None:
-    async with serving() as server, RawPeer(portno(server), receive_buffer=4096) as slow:
+    async with (
+        serving(slow="disconnect", release_notes=False) as server,
+        RawPeer(portno(server), receive_buffer=4096) as slow,
+    ):
         await until(lambda: server.stats.clients == 1)
         sent = 0
         while not server.ports or not server.ports[0]._link.outbox.backlog_bytes > 50_000:
@@ -523,7 +629,7 @@ async def test_what_had_arrived_can_be_read_after_closing() -> None:
         await peer.send(frame(1) * 3)
         await until(lambda: len(server._inbox) == 3)
         await server.close()
-        assert [message async for message in server] == [note(1)] * 3
+        assert [message async for message in server] == [note(1)] * 3 + [off(1)] * 3
         assert server.poll() is None
 
 
@@ -676,7 +782,7 @@ async def test_a_server_that_was_closed_does_not_start() -> None:
 
 
 async def test_no_host_listens_on_ipv4_and_ipv6_with_one_port_number() -> None:
-    async with PortServer("", 0) as server:
+    async with PortServer("", 0, release_notes=False) as server:
         assert {address for address, _ in server.addresses} == {"0.0.0.0", "::"}
         assert len({number for _, number in server.addresses}) == 1
         for host in ("127.0.0.1", "::1"):
@@ -712,7 +818,7 @@ async def test_small_messages_are_not_held_back_and_send_buffers_are_small() -> 
     async with serving() as server, connect("127.0.0.1", portno(server)) as client:
         port = await server.accept()
         for end in (port, client):
-            sock = end._link._transport.get_extra_info("socket")
+            sock = end._link.transport.get_extra_info("socket")
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             # Linux reports twice what was asked for.
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * DEFAULT_SEND_BUFFER
@@ -725,7 +831,10 @@ async def test_thousands_of_clients_beyond_descriptor_1024() -> None:
         pytest.skip(f"the system allows {hard} descriptors only")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * wanted + 200), hard))
     try:
-        async with serving(relay=True) as server, contextlib.AsyncExitStack() as stack:
+        async with (
+            serving(relay=True, max_clients=wanted) as server,
+            contextlib.AsyncExitStack() as stack,
+        ):
             peers = [await stack.enter_async_context(RawPeer(portno(server))) for _ in range(wanted)]
             await until(lambda: len(server.ports) == wanted)
             await peers[0].send(frame(1))
@@ -736,7 +845,7 @@ async def test_thousands_of_clients_beyond_descriptor_1024() -> None:
 
 
 async def test_the_counts_add_up_over_clients_that_come_and_go() -> None:
-    async with serving() as server:
+    async with serving(release_notes=False) as server:
         for _ in range(3):
             async with RawPeer(portno(server)) as peer:
                 await peer.send(frame(1) + b"\x05\xf7\xf4\x90")

@@ -1,0 +1,406 @@
+"""Peers that vanish, stop or fall silent without a word are found, and what they held is let go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from mido import Message
+
+from midinet import CloseReason, ConnectionLost, PortServer, SocketPort, connect
+from midinet.net import client, link, listen
+from midinet.net.link import _SENSING_S
+from midinet.wire.aside import answer, hello, ping, pong
+from tests.harness.raw import PATIENCE_S, RawListener, RawPeer, until
+from tests.harness.synth import VirtualSynth
+from tests.harness.two_hosts import TwoHosts, requires_two_hosts, two_hosts
+
+HOST = "127.0.0.1"
+NOTE = Message("note_on", note=60)
+OFF = Message("note_off", note=60)
+FRAME = b"\x90\x3c\x40"
+SENSING = b"\xfe"
+
+# The least dead_peer_timeout there may be, in seconds; and a shorter one, for where midinet itself asks.
+TIMEOUT_S = 2
+HASTY_S = 1.0
+# Seconds until something is taken not to come: well above the 0.42 of active sensing.
+A_WHILE_S = 0.7
+
+PLAYER = """
+import sys
+import midinet.sync
+from mido import Message
+port = midinet.sync.connect("127.0.0.1", int(sys.argv[1]), name="player")
+port.send(Message("note_on", note=60))
+port.send(Message("control_change", control=64, value=127))
+sys.stdin.read()
+"""
+SERVER = """
+import sys
+import midinet.sync
+from mido import Message
+server = midinet.sync.PortServer("127.0.0.1", 0)
+print(server.addresses[0][1], flush=True)
+port = server.accept()
+port.send(Message("note_on", note=60))
+sys.stdin.read()
+"""
+
+
+def portno(server: PortServer) -> int:
+    return server.addresses[0][1]
+
+
+@contextlib.asynccontextmanager
+async def serving(**options: Any) -> AsyncIterator[PortServer]:
+    async with PortServer(HOST, 0, **options) as server, asyncio.timeout(3 * PATIENCE_S):
+        yield server
+
+
+def hasten(thing: Any) -> Any:
+    """Give a server or a client, before it is started, a shorter timeout than may be set."""
+    object.__setattr__(thing._options, "dead_peer_timeout", HASTY_S)
+    return thing
+
+
+@contextlib.asynccontextmanager
+async def hasty(**options: Any) -> AsyncIterator[PortServer]:
+    async with hasten(PortServer(HOST, 0, **options)) as server, asyncio.timeout(3 * PATIENCE_S):
+        yield server
+
+
+@contextlib.contextmanager
+def program(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    argv = [sys.executable, "-c", code, *arguments]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+# A process that has stopped: its system still answers for it, it does not.
+
+
+async def _find_a_stopped_client() -> None:
+    async with (
+        serving(relay=True, dead_peer_timeout=TIMEOUT_S) as server,
+        RawPeer(portno(server)) as listener,
+    ):
+        with program(PLAYER, str(portno(server))) as process:
+            heard = VirtualSynth()
+            heard.feed(await listener.read(6))
+            assert not heard.is_silent()
+            process.send_signal(signal.SIGSTOP)
+            began = time.monotonic()
+            heard.feed(await listener.read(6))
+            assert heard.is_silent()
+            assert time.monotonic() - began < 10 * TIMEOUT_S
+            assert server.stats.closed == {CloseReason.TIMEOUT: 1}
+
+
+async def _find_a_stopped_server() -> None:
+    with program(SERVER) as process:
+        assert process.stdout is not None
+        where = int(await asyncio.to_thread(process.stdout.readline))
+        async with connect(HOST, where, name="listener", dead_peer_timeout=TIMEOUT_S) as port:
+            assert await port.receive() == NOTE
+            process.send_signal(signal.SIGSTOP)
+            began = time.monotonic()
+            assert await port.receive() == OFF
+            with pytest.raises(ConnectionLost) as caught:
+                await port.receive()
+            assert caught.value.reason is CloseReason.TIMEOUT
+            assert time.monotonic() - began < 10 * TIMEOUT_S
+
+
+async def test_a_process_that_has_stopped_is_found_by_ping() -> None:
+    await asyncio.gather(_find_a_stopped_client(), _find_a_stopped_server())
+
+
+# Who is sent a ping.
+
+
+async def test_only_who_has_said_an_aside_is_sent_any_and_whoever_answers_stays() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def answers(peer: RawPeer, until_s: float) -> int:
+        """Answer pings until then, and return how many there were."""
+        pings = 0
+        while loop.time() < until_s:
+            assert await peer.read(len(ping())) == ping()
+            pings += 1
+            await peer.send(pong())
+        return pings
+
+    async with (
+        hasty() as server,
+        RawPeer(portno(server)) as quiet,
+        RawPeer(portno(server)) as alive,
+        RawPeer(portno(server)) as dead,
+        RawListener() as listener,
+        # Says nothing of itself, and nothing is said to it.
+        hasten(connect(HOST, listener.portno)) as nameless,
+        await listener.accept() as its_server,
+        # Says who it is, and the server does not understand.
+        hasten(connect(HOST, listener.portno, name="a")) as named,
+        await listener.accept() as no_midinet,
+    ):
+        assert await no_midinet.read(len(hello("a"))) == hello("a")
+        for peer in (alive, dead):
+            await peer.send(hello())
+            assert await peer.read(len(answer(200))) == answer(200)
+        began = loop.time()
+        answering = asyncio.create_task(answers(alive, began + 1.2 * HASTY_S))
+        # Two questions without an answer, and it is given up.
+        assert await dead.read_to_end() == 2 * ping()
+        assert loop.time() - began >= 0.9 * HASTY_S
+        assert server.stats.closed == {CloseReason.TIMEOUT: 1}
+        assert await answering >= 3
+        await server.send(NOTE)
+        assert await quiet.read(3) == FRAME
+        for port, peer in ((nameless, its_server), (named, no_midinet)):
+            await port.send(NOTE)
+            assert await peer.read(3) == FRAME
+
+
+async def test_a_ping_is_answered_by_its_id_and_reaches_no_reader() -> None:
+    async with serving() as server, RawPeer(portno(server)) as peer:
+        await peer.send(ping(17) + FRAME)
+        assert await peer.read(len(pong(17))) == pong(17)
+        assert await server.receive() == NOTE
+        assert server.poll() is None
+
+
+async def test_who_does_not_read_for_long_is_no_dead_peer_while_it_asks_itself() -> None:
+    """Its inbox is full, so it sees no ping; but it goes on asking, which shows that it is there."""
+    async with (
+        hasty() as server,
+        hasten(connect(HOST, portno(server), name="busy", max_inbox=1)) as port,
+    ):
+        await until(lambda: server.stats.asides)
+        for _ in range(3):
+            await server.send(NOTE)
+        await until(lambda: port.stats.messages_received)
+        await asyncio.sleep(1.5 * HASTY_S)
+        assert [await port.receive() for _ in range(3)] == [NOTE] * 3
+        assert port.state.value == "connected"
+        assert not server.stats.closed
+
+
+async def test_a_peer_too_slow_for_a_ping_to_get_through_is_no_dead_one_while_it_takes_anything() -> None:
+    async with (
+        hasty(send_buffer=4096, slow="disconnect") as server,
+        RawPeer(portno(server), receive_buffer=4096) as peer,
+    ):
+        await peer.send(hello())
+        await until(lambda: server.stats.asides)
+        for _ in range(20):
+            await server.send(Message("sysex", data=(1,) * 40_000))
+        ended = asyncio.get_running_loop().time() + 1.5 * HASTY_S
+        while asyncio.get_running_loop().time() < ended:
+            assert await peer.read(8192)
+            assert server.ports[0]._link.outbox.stalled
+            await asyncio.sleep(0.05)
+        assert not server.stats.closed
+
+
+# Active sensing.
+
+
+async def test_who_sends_active_sensing_and_falls_silent_is_let_go_of_and_stays_connected() -> None:
+    async with (
+        serving(relay=True) as server,
+        RawPeer(portno(server)) as listener,
+        RawPeer(portno(server)) as senses,
+        RawPeer(portno(server)) as does_not,
+    ):
+        await does_not.send(b"\x91\x3c\x40")
+        assert await listener.read(3) == b"\x91\x3c\x40"
+        began = time.monotonic()
+        await senses.send(SENSING + FRAME + b"\xb0\x40\x7f")
+        assert await listener.read(7) == SENSING + FRAME + b"\xb0\x40\x7f"
+        assert await listener.read(6) == b"\x80\x3c\x40\xb0\x40\x00"
+        assert 0.3 < time.monotonic() - began < 10 * _SENSING_S
+        assert not server.stats.closed
+        # It plays on, and is not watched before it sends active sensing again.
+        await senses.send(FRAME)
+        assert await listener.read(3) == FRAME
+        await asyncio.sleep(A_WHILE_S)
+        await does_not.send(b"\x81\x3c\x40")
+        assert await listener.read(3) == b"\x81\x3c\x40"
+
+
+@pytest.mark.parametrize("alive", [SENSING, b"\xf8", b"\xb0\x07\x01"])
+async def test_any_message_in_time_shows_that_a_peer_is_there(alive: bytes) -> None:
+    async with serving(relay=True) as server, RawPeer(portno(server)) as peer:
+        await until(lambda: server.stats.clients == 1)
+        assert server.poll() is None
+        await peer.send(SENSING + FRAME)
+        for _ in range(10):
+            await asyncio.sleep(A_WHILE_S / 10)
+            await peer.send(alive)
+        await until(lambda: server.stats.messages_received == 12)
+        assert OFF not in list(server.iter_pending())
+
+
+async def test_an_accepted_port_heeds_active_sensing_too() -> None:
+    async with serving() as server, RawPeer(portno(server)) as peer:
+        port = await server.accept()
+        await peer.send(SENSING + FRAME)
+        heard = [await port.receive() for _ in range(3)]
+        assert heard == [Message("active_sensing"), NOTE, OFF]
+
+
+async def test_who_is_not_read_is_not_silent() -> None:
+    """What it says waits in its socket, so nobody knows."""
+    async with serving(max_inbox=2) as server, RawPeer(portno(server)) as peer:
+        await peer.send(SENSING + FRAME)
+        await until(lambda: server.stats.messages_received == 2)
+        await asyncio.sleep(A_WHILE_S)
+        assert await server.receive() == Message("active_sensing")
+        await peer.send(SENSING)
+        assert [await server.receive() for _ in range(2)] == [NOTE, Message("active_sensing")]
+        # From here on it is read, and silent.
+        began = time.monotonic()
+        assert await server.receive() == OFF
+        assert time.monotonic() - began > 0.3
+        assert server.poll() is None
+
+
+async def test_a_client_does_not_heed_the_active_sensing_that_a_server_passes_on() -> None:
+    """One instrument behind the server senses, and leaves; another one holds a long note."""
+    async with (
+        serving(relay=True) as server,
+        connect(HOST, portno(server)) as port,
+        RawPeer(portno(server)) as holds,
+    ):
+        await until(lambda: server.stats.clients == 2)
+        async with RawPeer(portno(server)) as senses:
+            await senses.send(SENSING)
+            assert await port.receive() == Message("active_sensing")
+        await holds.send(FRAME)
+        assert await port.receive() == NOTE
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(A_WHILE_S):
+                await port.receive()
+        await holds.send(b"\x80\x3c\x00")
+        assert await port.receive() == Message("note_off", note=60, velocity=0)
+
+
+# Silence in the middle of a system exclusive message.
+
+
+async def test_a_sysex_that_stops_in_the_middle_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert link._SYSEX_SILENCE_S == 10
+    monkeypatch.setattr(link, "_SYSEX_SILENCE_S", 0.05)
+    async with serving() as server, RawPeer(portno(server)) as peer:
+        await peer.send(b"\xf0\x01\x02")
+        await until(lambda: server.stats.sysex_aborted == 1)
+        await peer.send(b"\x03\xf7" + FRAME)
+        assert await server.receive() == NOTE
+        assert not server.stats.closed
+
+
+async def test_a_sysex_that_is_not_read_does_not_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "_SYSEX_SILENCE_S", 0.05)
+    async with serving(max_inbox=1) as server, RawPeer(portno(server)) as peer:
+        await peer.send(FRAME + b"\xf0\x01")
+        await until(lambda: server.stats.bytes_received == 5)
+        await asyncio.sleep(0.3)
+        await peer.send(b"\x02\xf7")
+        assert await server.receive() == NOTE
+        assert await server.receive() == Message("sysex", data=(1, 2))
+
+
+# A cable that is pulled.
+
+
+class OnHost:
+    """The socket module, for programs on one of two hosts."""
+
+    def __init__(self, hosts: TwoHosts, host: int) -> None:
+        self._hosts = hosts
+        self._host = host
+
+    def socket(
+        self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, proto: int = 0
+    ) -> socket.socket:
+        return self._hosts.socket_in(self._host, socket.AddressFamily(family), kind)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(socket, name)
+
+
+@requires_two_hosts
+async def test_a_peer_that_vanishes_is_found_idle_or_not_on_both_sides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server and a listener are on one host, the clients on the other: one is idle, and one is sent and
+    sends all the time."""
+    loop = asyncio.get_running_loop()
+    ended: dict[str, float] = {}
+    reasons: dict[str, Any] = {}
+
+    async def read(name: str, port: SocketPort, wanted: list[Message]) -> None:
+        heard = []
+        try:
+            async for message in port:
+                heard.append(message)
+        except ConnectionLost as error:
+            reasons[name] = error.reason
+        ended[name] = loop.time()
+        # All that it had heard, and what lets go of it.
+        assert heard[-len(wanted) :] == wanted
+
+    async with asyncio.timeout(3 * PATIENCE_S), two_hosts() as hosts, contextlib.AsyncExitStack() as stack:
+        monkeypatch.setattr(listen, "socket", OnHost(hosts, 1))
+        monkeypatch.setattr(client, "socket", OnHost(hosts, 0))
+        options = {"dead_peer_timeout": TIMEOUT_S, "close_timeout": 0.1}
+        address = hosts.addresses[1]
+        server = await stack.enter_async_context(PortServer(address, 0, **options))
+        ports = [
+            await stack.enter_async_context(connect(address, portno(server), **options)) for _ in range(2)
+        ]
+        idle, busy = [await server.accept() for _ in range(2)]
+        pairs = {"idle": (ports[0], idle), "busy": (ports[1], busy)}
+        relay = await stack.enter_async_context(PortServer(address, 0, relay=True, **options))
+        player = await stack.enter_async_context(connect(address, portno(relay), **options))
+        sock = hosts.socket_in(1)
+        sock.setblocking(False)
+        listener = await stack.enter_async_context(RawPeer(sock=sock))
+        await loop.sock_connect(sock, (address, portno(relay)))
+        await until(lambda: relay.stats.clients == 2)
+        await player.send(NOTE)
+        assert await listener.read(3) == FRAME
+        tasks = []
+        for name, pair in pairs.items():
+            for side, port in zip(("client", "server"), pair, strict=True):
+                await port.send(NOTE)
+                tasks.append(asyncio.create_task(read(f"{name} {side}", port, [OFF])))
+        for port in (*ports, idle, busy):
+            await until(lambda: port.stats.messages_received == 1)  # noqa: B023
+
+        hosts.cable.up = False
+        began = loop.time()
+        while not all(task.done() for task in tasks):
+            for port in pairs["busy"]:
+                with contextlib.suppress(OSError):
+                    await port.send(Message("control_change", control=7, value=1))
+            await asyncio.sleep(0.02)
+        await asyncio.gather(*tasks)
+        assert reasons == dict.fromkeys(ended, CloseReason.TIMEOUT)
+        assert len(reasons) == 4
+        assert max(ended.values()) - began < 10 * TIMEOUT_S
+        # Who listened to the one that vanished is let go of it.
+        assert await listener.read(3) == OFF.bin()
+        assert relay.stats.closed == {CloseReason.TIMEOUT: 1}
