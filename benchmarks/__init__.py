@@ -4,6 +4,7 @@
     python -m benchmarks.latency    round trips, one message at a time
     python -m benchmarks.fanout     one publisher, many subscribers
     python -m benchmarks.sync       the blocking ports
+    python -m benchmarks.promises   what is promised in numbers, and what is measured
 
 Speeds of one machine say little about another, so what counts is the ratio to a peer measured in the same
 run. Every program takes its contenders in turn for several rounds and reports the medians. `--help` says

@@ -52,6 +52,16 @@ class Program:
         else:
             self._parser.add_argument(f"--{name}", type=type(full), help=f"{help} (default: {full:,})")
 
+    def flag(self, name: str, *, help: str) -> None:
+        """Add an option that is on or off."""
+        self._parser.add_argument(f"--{name}", action="store_true", help=help)
+
+    def choice(self, name: str, *, among: Sequence[str], help: str) -> None:
+        """Add an option for some of several words; without it, it is all of them."""
+        self._parser.add_argument(
+            f"--{name}", nargs="+", choices=among, default=list(among), metavar="NAME", help=help
+        )
+
     def run(self, measure: Callable[[argparse.Namespace], Sequence[Table]], argv: list[str] | None) -> int:
         """Read the options, measure, print. Returns the exit code."""
         options = self._parser.parse_args(argv)

@@ -6,6 +6,7 @@ ready. It ends when its standard input closes, and is killed if it does not.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from . import machine
 
-_ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 # Seconds. Importing mido takes a fifth of one, on a machine that is busy several.
 _MAX_START_S = 20.0
@@ -35,22 +36,31 @@ class Server:
         return machine.cpu_seconds(self.pid)
 
 
+def command(peer: str, role: str, cores: tuple[int, int] | None, **options: object) -> list[str]:
+    """Return what starts a server, in the repository's root. The arguments are those of `start`."""
+    words = [sys.executable, "-m", f"benchmarks.peers.{peer}", role]
+    if cores:
+        words += ["--core", str(cores[0])]
+    if options:
+        words += ["--options", json.dumps(options)]
+    return words
+
+
 @contextmanager
-def start(peer: str, role: str, cores: tuple[int, int] | None) -> Iterator[Server]:
+def start(peer: str, role: str, cores: tuple[int, int] | None, **options: object) -> Iterator[Server]:
     """Run a server for the time of a block.
 
     Args:
         peer: the module in `benchmarks.peers`.
         role: what it does with messages.
         cores: one for the server and one for the load, or None to leave that to the system.
+        options: what else the peer takes.
 
     Raises:
         RuntimeError: it did not start.
     """
-    command = [sys.executable, "-m", f"benchmarks.peers.{peer}", role]
-    if cores:
-        command += ["--core", str(cores[0])]
-    with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    words = command(peer, role, cores, **options)
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             yield Server(_read_portno(process, peer), process.pid)
         finally:

@@ -19,34 +19,45 @@ from .errors import (
     ListenError,
     MidinetError,
     MissingExtra,
+    NotAuthorized,
     PortClosed,
+    ServerBusy,
     UsageError,
 )
 from .net.client import connect
-from .net.port import SocketPort
+from .net.options import LinkOptions
+from .net.port import PortState, SocketPort
 from .net.server import PortServer
-from .net.stats import PortStats, ServerStats
+from .net.stats import ClosedConnection, PortStats, ServerStats
+from .net.tls import tls_client_context, tls_server_context
 from .wire.parser import Parser, ParserStats
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CloseReason",
+    "ClosedConnection",
     "ConnectError",
     "ConnectRefused",
     "ConnectionLost",
+    "LinkOptions",
     "ListenError",
     "MidinetError",
     "MissingExtra",
+    "NotAuthorized",
     "Parser",
     "ParserStats",
     "PortClosed",
     "PortServer",
+    "PortState",
     "PortStats",
+    "ServerBusy",
     "ServerStats",
     "SocketPort",
     "UsageError",
     "connect",
     "format_address",
     "parse_address",
+    "tls_client_context",
+    "tls_server_context",
 ]

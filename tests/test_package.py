@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import inspect
+import itertools
+import re
 import subprocess
 import sys
 from typing import Any
@@ -21,10 +24,12 @@ def members(thing: Any) -> set[str]:
 def test_the_public_names() -> None:
     assert set(midinet.__all__) == {
         *("PortServer", "SocketPort", "connect", "Parser", "parse_address", "format_address"),
-        *("PortStats", "ServerStats", "ParserStats", "CloseReason"),
+        *("LinkOptions", "tls_client_context", "tls_server_context"),
+        *("PortState", "PortStats", "ServerStats", "ParserStats", "ClosedConnection", "CloseReason"),
         *("MidinetError", "ConnectError", "ConnectRefused", "ListenError", "PortClosed", "ConnectionLost"),
-        *("UsageError", "MissingExtra"),
+        *("NotAuthorized", "ServerBusy", "UsageError", "MissingExtra"),
     }
+    assert midinet.__all__ == sorted(midinet.__all__)
     assert set(midinet.sync.__all__) == {
         *("PortServer", "SocketPort", "connect", "parse_address", "format_address")
     }
@@ -45,9 +50,13 @@ def test_what_a_server_a_port_and_a_parser_can_do() -> None:
         "stats",
     }
     server = midinet.PortServer("localhost", 0)
-    assert members(server) == both | {"accept", "ports", "addresses", "name", "relay", "yield_ports"}
-    assert members(midinet.SocketPort) == both
-    assert members(midinet.Parser()) == {"feed", "frames", "end", "stats", "max_sysex"}
+    assert members(server) == both | {
+        *("accept", "ports", "addresses", "name", "relay", "yield_ports", "snapshot", "closed_connections")
+    }
+    assert members(midinet.SocketPort) == both | {"state", "wait_connected"}
+    assert members(midinet.Parser()) == {
+        *("feed", "frames", "end", "stats", "max_sysex", "take_asides", "in_sysex", "abort_sysex")
+    }
 
 
 @pytest.mark.parametrize("name", ["PortServer", "SocketPort", "connect"])
@@ -58,6 +67,107 @@ def test_everything_public_is_explained(name: str) -> None:
         for attribute, value in vars(thing).items():
             if not attribute.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
                 assert inspect.getdoc(value), f"{package.__name__}.{name}.{attribute}"
+
+
+# What each setting is when nobody sets it. Bytes, messages and seconds, as the docstrings have it.
+LINK_DEFAULTS = {
+    "max_sysex": 65536,
+    "max_inbox": 1024,
+    "slow": "thin",
+    "max_outbox": 1 << 20,
+    "soft_outbox": 1 << 18,
+    "soft_messages": 1 << 17,
+    "soft_age": 1.0,
+    "stall_timeout": 5.0,
+    "dead_peer_timeout": 10.0,
+    "max_rate": None,
+    "rate_burst": None,
+    "sysex": None,
+    "release_notes": True,
+    "send_buffer": 65536,
+    "close_timeout": 2.0,
+    "running_status": False,
+}
+SERVER_DEFAULTS = {
+    "relay": False,
+    "yield_ports": False,
+    "snapshot": False,
+    "allow": None,
+    "ssl": None,
+    "tokens": None,
+    "insecure_token": False,
+    "hello_timeout": 5.0,
+    "max_clients": 256,
+    "max_clients_per_address": 32,
+    "backlog": 1024,
+}
+CONNECT_DEFAULTS = {
+    "timeout": 10.0,
+    "name": None,
+    "token": None,
+    "insecure_token": False,
+    "ssl": None,
+    "reconnect": False,
+    "reconnect_for": None,
+    "on_state": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("thing", "expected"),
+    [
+        (midinet.LinkOptions, LINK_DEFAULTS),
+        (midinet.PortServer, SERVER_DEFAULTS),
+        (midinet.connect, CONNECT_DEFAULTS),
+    ],
+)
+def test_the_defaults(thing: Any, expected: dict[str, Any]) -> None:
+    keywords = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(thing).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    assert keywords == expected
+
+
+def test_every_setting_of_a_connection_is_explained() -> None:
+    [tree] = ast.parse(inspect.getsource(midinet.LinkOptions)).body
+    assert isinstance(tree, ast.ClassDef)
+    explained = {
+        setting.target.id
+        for setting, text in itertools.pairwise(tree.body)
+        if isinstance(setting, ast.AnnAssign)
+        and isinstance(setting.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+    assert explained == set(LINK_DEFAULTS)
+
+
+@pytest.mark.parametrize("thing", [midinet.PortServer, midinet.connect])
+def test_every_other_setting_is_among_its_arguments(thing: Any) -> None:
+    text = inspect.getdoc(thing) or ""
+    for parameter in inspect.signature(thing).parameters:
+        assert re.search(rf"^    (\w+, )*{parameter}(, \w+)*: ", text, re.MULTILINE), parameter
+
+
+@pytest.mark.parametrize("option", LINK_DEFAULTS)
+def test_servers_and_clients_take_every_setting_of_a_connection(option: str) -> None:
+    value = {"max_rate": 100.0, "rate_burst": 5, "sysex": {0x41}}.get(option, LINK_DEFAULTS[option])
+    for thing in (
+        midinet.PortServer("localhost", 0, **{option: value}),
+        midinet.connect("", 1, **{option: value}),
+    ):
+        assert getattr(thing._options, option) == value  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "thing", [midinet.PortServer, midinet.connect, midinet.sync.connect, midinet.sync.PortServer]
+)
+def test_what_is_no_setting_is_a_type_error(thing: Any) -> None:
+    with pytest.raises(TypeError, match="max_outbux"):
+        thing("localhost", 0, max_outbux=1)
 
 
 def test_importing_it_brings_in_no_extra() -> None:
@@ -98,6 +208,9 @@ def test_the_tree_of_errors() -> None:
         "PortClosed": {"OSError", "ValueError"},
         "ConnectionLost": {"OSError"},
         "UsageError": {"RuntimeError"},
+        "NotAuthorized": {"OSError"},
+        "ServerBusy": {"OSError"},
         "MissingExtra": {"ImportError"},
     }
     assert issubclass(midinet.ConnectRefused, ConnectionRefusedError)
+    assert issubclass(midinet.NotAuthorized, PermissionError)

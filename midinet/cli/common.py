@@ -2,18 +2,22 @@
 
 Exit statuses: 0 it did what was asked; 1 it began, and then the other side went away; 2 it could not begin;
 130 Ctrl-C, 143 SIGTERM, except that SIGTERM is how a verb that runs until it is stopped ends in order.
+
+The first signal ends a verb in order, which takes seconds at most. A second one ends the process at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ..address import parse_address
 from ..errors import ConnectionLost, MidinetError, PortClosed
@@ -24,6 +28,13 @@ Result = TypeVar("Result")
 # Seconds. What is left to end by then is a name look-up that does not answer, in a thread that Python would
 # wait half a minute for.
 _PATIENCE_S = 1.0
+
+# Seconds. One press of Ctrl-C reaches a program twice if what started it passes signals on: that is no second
+# one, which would cost a take that is being saved.
+_SAME_PRESS_S = 0.25
+
+# Shows the cursor (DECTCEM), which a progress bar hides.
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 class Complaint(Exception):
@@ -97,7 +108,7 @@ def run(
 ) -> int:
     """Run a verb's coroutine, which Ctrl-C and SIGTERM cancel, and return the exit status.
 
-    A second Ctrl-C changes nothing: whatever a verb does when it is cancelled is bounded in time.
+    A second signal ends the process at once, with 128 and its number as the status.
 
     Args:
         work: the verb. What it returns is the exit status, None for 0.
@@ -105,25 +116,47 @@ def run(
         loop_factory: makes the event loop; None is asyncio's own.
     """
     received: list[int] = []
+    received_at = 0.0
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal received_at
+        if not received:
+            received.append(number)
+            received_at = time.monotonic()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(task.cancel)
+        elif time.monotonic() - received_at >= _SAME_PRESS_S:
+            _end_at_once(128 + number)
+
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         loop = runner.get_loop()
         task: asyncio.Task[int | None] = loop.create_task(work, name="midinet verb")
-
-        def stop(number: int, frame: object) -> None:
-            if not received:
-                received.append(number)
-                loop.call_soon_threadsafe(task.cancel)
-
-        with _signals_to(stop):
+        with _signals_to(stop, loop):
             status = _outcome(lambda: runner.run(_await(task)), received)
-        if status == 0 and received:
-            status = 0 if until_stopped and received[0] == signal.SIGTERM else 128 + received[0]
-        cutoff = threading.Timer(_PATIENCE_S, os._exit, (status,))
-        cutoff.daemon = True
-        cutoff.start()
+            if status == 0 and received:
+                status = 0 if until_stopped and received[0] == signal.SIGTERM else 128 + received[0]
+            cutoff = threading.Timer(_PATIENCE_S, os._exit, (status,))
+            cutoff.daemon = True
+            cutoff.start()
+            runner.close()
     cutoff.cancel()
     cutoff.join()
     return status
+
+
+def _end_at_once(status: int) -> NoReturn:
+    """End the process, whatever it is at, and leave the terminal as it was."""
+    try:
+        # A terminal that is stopped takes nothing, and is not waited for.
+        if (
+            os.isatty(2)
+            and os.environ.get("TERM") not in (None, "dumb", "unknown")
+            and select.select([], [2], [], 0)[1]
+        ):
+            os.write(2, _SHOW_CURSOR)
+    except (OSError, ValueError):
+        pass
+    os._exit(status)
 
 
 async def _await(task: asyncio.Task[int | None]) -> int | None:
@@ -150,12 +183,24 @@ def _outcome(finish: Callable[[], int | None], received: list[int]) -> int:
 
 
 @contextmanager
-def _signals_to(handler: Callable[[int, object], None]) -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM call a handler.
+def _signals_to(handler: Callable[[int, object], None], loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Have Ctrl-C, SIGTERM and a terminal that is closed call a handler.
 
-    SIGINT is taken even where a shell script's `&` had it ignored: whoever sends it then means it.
+    SIGINT is taken even where a shell script's `&` had it ignored: whoever sends it then means it. SIGHUP is
+    not where `nohup` had it ignored.
     """
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        try:
+            # This has the signal wake the loop. A handler of Python's own alone would be called when the loop
+            # wakes up next, which one that arrives just before it begins to wait would not make it do.
+            loop.add_signal_handler(number, lambda: None)
+        except NotImplementedError:
+            pass  # Windows.
+        signal.signal(number, handler)
     try:
         yield
     finally:

@@ -7,36 +7,50 @@ from typing import Annotated
 
 import typer
 
-from ..net.client import connect
-from ..net.port import SocketPort
-from .common import Complaint, read_address, run
+from ..net.port import PortState, SocketPort
+from .access import Target, connecting
+from .common import Complaint, run, tell
 from .printer import OutputGone, Printer
 
 # Seconds. After Ctrl-C: enough for any output that still moves.
 _LAST_LINES_S = 0.5
 
 
+@connecting("The server to listen to.")
 def monitor_command(
-    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="The server to listen to.")],
+    target: Target,
+    reconnect: Annotated[
+        bool,
+        typer.Option(
+            "--reconnect", help="Connect again when the connection is lost, for as long as it takes."
+        ),
+    ] = False,
 ) -> None:
     """Print what is heard, one line a message, in mido's own text form.
 
-    It ends when the server closes, when nobody reads its output any more, or with Ctrl-C.
+    It ends when the server closes (unless it is to reconnect), when nobody reads its output any more, or
+    with Ctrl-C.
 
     \b
-    Example:
+    Examples:
       midinet monitor localhost:8080 | grep note_on
+      midinet monitor studio.local:8080 --tls --token-file token --reconnect
     """
-    raise typer.Exit(run(monitor(*read_address(address)), until_stopped=True))
+    raise typer.Exit(run(monitor(target, reconnect=reconnect), until_stopped=True))
 
 
-async def monitor(host: str, portno: int) -> None:
+async def monitor(target: Target, *, reconnect: bool = False) -> None:
     """Print what a server sends until it closes or nobody reads the output.
+
+    Args:
+        target: the server.
+        reconnect: follow it across restarts, and say so on standard error.
 
     Raises:
         ConnectionLost: the link broke; what arrived before is printed.
     """
-    async with Printer() as printer, connect(host, portno) as port:
+    connection = target.connect(listens=True, reconnect=reconnect, on_state=_tell_state)
+    async with Printer() as printer, connection as port:
         printer.watch_reader()
         printing_task = asyncio.create_task(_print_all(port, printer), name="midinet monitor")
         try:
@@ -54,6 +68,13 @@ async def monitor(host: str, portno: int) -> None:
         except OutputGone as error:
             if not isinstance(error.cause, BrokenPipeError):
                 raise Complaint(f"cannot write: {error.cause.strerror}", 1) from None
+
+
+def _tell_state(port: SocketPort, state: PortState) -> None:
+    if state is PortState.RECONNECTING:
+        tell(f"{port.name} is gone; trying to connect again")
+    elif state is PortState.CONNECTED:
+        tell(f"connected to {port.name} again")
 
 
 async def _print_all(port: SocketPort, printer: Printer) -> None:

@@ -14,9 +14,9 @@ import mido
 import typer
 from mido import Message, MidiFile
 
-from ..net.client import connect
 from ..net.port import SocketPort
-from .common import Complaint, read_address, run, talk
+from .access import Target, connecting
+from .common import Complaint, run, talk
 from .progress import ProgressBar
 
 # Microseconds to a beat, until the file says otherwise (Standard MIDI Files 1.0, set_tempo).
@@ -31,8 +31,9 @@ _SILENCE_TIMEOUT_S = 2.0
 Schedule = Sequence[tuple[float, Message]]
 
 
+@connecting("The server to play to.")
 def play_command(
-    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="The server to play to.")],
+    target: Target,
     file: Annotated[Path, typer.Argument(metavar="FILE.mid", help="A MIDI file of type 0 or 1.")],
 ) -> None:
     """Play a MIDI file in time. Ctrl-C silences what sounds and leaves.
@@ -41,9 +42,8 @@ def play_command(
     Example:
       midinet play localhost:8080 tune.mid
     """
-    host, portno = read_address(address)
     schedule = schedule_of(load(file))
-    raise typer.Exit(run(play(host, portno, schedule, title=file.name)))
+    raise typer.Exit(run(play(target, schedule, title=file.name)))
 
 
 def load(path: Path) -> MidiFile:
@@ -86,7 +86,7 @@ def schedule_of(midi_file: MidiFile) -> list[tuple[float, Message]]:
     return schedule
 
 
-async def play(host: str, portno: int, schedule: Schedule, *, title: str) -> None:
+async def play(target: Target, schedule: Schedule, *, title: str) -> None:
     """Play a schedule to a server. Cancelled, it silences what sounds.
 
     Raises:
@@ -94,7 +94,7 @@ async def play(host: str, portno: int, schedule: Schedule, *, title: str) -> Non
         PortClosed, ConnectionLost: the server went away.
     """
     sounding = Sounding()
-    async with connect(host, portno) as port:
+    async with target.connect() as port:
         with ProgressBar(title, schedule[-1][0] if schedule else 0.0):
             try:
                 await talk(port, perform(port, schedule, sounding.observe))

@@ -16,8 +16,8 @@ from typing import Annotated
 import typer
 from mido import Message, MetaMessage, MidiFile, MidiTrack
 
-from ..net.client import connect
-from .common import Complaint, read_address, run, tell
+from .access import Target, connecting
+from .common import Complaint, run, tell
 
 # A tenth of a millisecond a tick: finer than any network, and coarse enough to leave room for hours.
 _TEMPO = 500_000
@@ -31,8 +31,9 @@ _FIRST_SYSTEM_STATUS = 0xF0
 Take = list[tuple[float, Message]]
 
 
+@connecting("The server to listen to.")
 def record_command(
-    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="The server to listen to.")],
+    target: Target,
     file: Annotated[Path, typer.Argument(metavar="FILE.mid", help="What to write; it may exist.")],
     seconds: Annotated[
         float | None,
@@ -50,11 +51,10 @@ def record_command(
     Example:
       midinet record localhost:8080 take1.mid
     """
-    host, portno = read_address(address)
     if seconds is not None and not seconds > 0:
         raise Complaint("--seconds has to be more than 0")
     check_writable(file)
-    raise typer.Exit(run(record(host, portno, file, seconds), until_stopped=True))
+    raise typer.Exit(run(record(target, file, seconds), until_stopped=True))
 
 
 def check_writable(path: Path) -> None:
@@ -90,12 +90,11 @@ def is_storable(message: Message) -> bool:
     return bool(message.type == "sysex" or message.bytes()[0] < _FIRST_SYSTEM_STATUS)
 
 
-async def record(host: str, portno: int, path: Path, seconds: float | None = None) -> None:
+async def record(target: Target, path: Path, seconds: float | None = None) -> None:
     """Record what a server sends, until it closes or this is cancelled, and save it in either case.
 
     Args:
-        host: a name or an address.
-        portno: the port number.
+        target: the server.
         path: the file to write.
         seconds: how long to record at most; None is without end.
 
@@ -105,7 +104,7 @@ async def record(host: str, portno: int, path: Path, seconds: float | None = Non
         ConnectionLost: the link broke; the file is written.
     """
     take: Take = []
-    async with connect(host, portno) as port:
+    async with target.connect(listens=True) as port:
         tell(f"recording {port.name}; Ctrl-C ends it and saves")
         clock = asyncio.get_running_loop().time
         try:

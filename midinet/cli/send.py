@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 from mido import Message
 
-from ..net.client import connect
 from ..net.port import SocketPort
-from .common import Complaint, read_address, run, talk, tell
+from .access import Target, connecting
+from .common import Complaint, run, talk, tell
 
 # Seconds. What was given to `send` has to arrive, also over a slow network.
 _CLOSE_TIMEOUT_S = 10.0
@@ -22,8 +22,9 @@ _CLOSE_TIMEOUT_S = 10.0
 _READ_BYTES = 65536
 
 
+@connecting("The server to send to.")
 def send_command(
-    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="The server to send to.")],
+    target: Target,
     messages: Annotated[
         list[str] | None,
         typer.Argument(metavar="MESSAGE", help="Messages in mido's text form; none, or -, reads lines."),
@@ -35,19 +36,20 @@ def send_command(
     and those that begin with # are skipped. A wrong line ends it: what was before it has been sent.
     Messages given as arguments are all checked before the first is sent. A time=... is ignored.
 
+    Notes that are still held when it ends are let go.
+
     \b
     Examples:
       midinet send localhost:8080 note_on note=60 velocity=90
       midinet send localhost:8080 program_change program=5 note_on note=60
       midinet monitor localhost:8080 | midinet send localhost:9090 -
     """
-    host, portno = read_address(address)
     if messages and messages != ["-"]:
-        work = send(host, portno, read_arguments(messages))
+        work = send(target, read_arguments(messages))
     else:
         if sys.stdin.isatty():
             tell("One message a line, as in: note_on note=60 velocity=90. Ctrl-D ends.")
-        work = send(host, portno, None)
+        work = send(target, None)
     raise typer.Exit(run(work))
 
 
@@ -87,14 +89,14 @@ def read_message(text: str) -> Message:
         raise Complaint(f"{text!r} is no message: {reason}") from None
 
 
-async def send(host: str, portno: int, messages: list[Message] | None) -> None:
+async def send(target: Target, messages: list[Message] | None) -> None:
     """Send messages, or those of standard input, and wait until they are on the wire.
 
     Raises:
         Complaint: a line is no message, or the peer did not take everything.
         ConnectError, ConnectionLost, PortClosed: as the port says.
     """
-    async with connect(host, portno, close_timeout=_CLOSE_TIMEOUT_S) as port:
+    async with target.connect(close_timeout=_CLOSE_TIMEOUT_S) as port:
         await talk(port, _send_lines(port) if messages is None else _send_all(port, messages))
     if port.stats.messages_dropped:
         raise Complaint(f"{port.name} did not take {port.stats.messages_dropped} messages", 1)

@@ -28,6 +28,7 @@ from .performance import (
     NRPN_MSB,
     OMNI_MODES,
     PARAMETER_KINDS,
+    PEDALS,
     POLY_MODES,
     POLY_PRESSURES,
     PRESSURES,
@@ -162,6 +163,7 @@ def _was_reset(before: Performance, now: Performance, channel: int) -> bool:
     return had != has and any(
         had[number] != UNSET
         and has[number] == UNSET
+        and number not in PEDALS
         and not (32 <= number < 64 and has[number - 32] != UNSET)
         for number in range(128)
     )

@@ -21,6 +21,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from ..wire.running import RunningStatus
@@ -102,6 +103,16 @@ class _Group:
     size: int = 0
     # The performance after it; None while it may grow.
     after: Performance | None = None
+
+
+@lru_cache(maxsize=1)
+def _kept_frames(data: bytes) -> list[bytes]:
+    """What of this no performance holds. Outboxes that are offered the same share it, and its memory."""
+    return _KEPT.findall(data)
+
+
+def _to_nobody(data: bytes = b"") -> None:
+    pass
 
 
 class Outbox:
@@ -260,6 +271,10 @@ class Outbox:
         self.backlog_bytes = self._waiting_messages = 0
         self._performance = self._as_of = None
 
+    def let_go(self) -> None:
+        """Refer to nothing any more. It is closed, and only counts."""
+        self._write = self._overflow = self.sysex_stopped = _to_nobody
+
     def _hand_over(self, data: bytes, now: float) -> None:
         if self._running is not None:
             data = self._running.shorten(data, now)
@@ -318,7 +333,7 @@ class Outbox:
                 self._keep(data, messages)
 
     def _keep(self, data: bytes, messages: int) -> None:
-        for frame in _KEPT.findall(data):
+        for frame in _kept_frames(data):
             messages -= 1
             if self.backlog_bytes + len(frame) <= self.limits.max_bytes:
                 self._kept.append(frame)
@@ -346,7 +361,7 @@ class Outbox:
             known = Performance()
             known.resets = present.resets
         if not self.in_tune:
-            known.unset()
+            known.doubt(present)
         self.in_tune = True
         return known
 

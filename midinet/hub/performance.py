@@ -18,7 +18,8 @@ The rules (MIDI 1.0 Detailed Specification 4.2.1; RP-015 for Reset All Controlle
   63, the first one clears the second one (page 12), which then counts as not set.
 - System Reset puts everything back to how it was at power-up (page 32). Start is ignored while the song
   plays (page 32).
-- Pedals, bends and pressures remember who set them last; of everything else the last value counts.
+- Pedals, bends and pressures remember who set them last, and who did before, for the last one has not heard
+  itself; of everything else the last value counts.
 
 Notes, and all that is kept by channel and number, have the key `channel << 7 | number`.
 """
@@ -67,8 +68,8 @@ PEDALS = (DAMPER, SOSTENUTO, SOFT, HOLD_2)
 _RESETS = {MODULATION: 0, EXPRESSION: 127, DAMPER: 0, PORTAMENTO: 0, SOSTENUTO: 0, SOFT: 0} | dict.fromkeys(
     (NRPN_LSB, NRPN_MSB, RPN_LSB, RPN_MSB), 127
 )
-# What has two bytes goes there with both.
-_RESETS |= {MODULATION + 32: 0, EXPRESSION + 32: 0}
+# What has two bytes goes there with both. Hold 2 is not named, but no pedal shall stay down.
+_RESETS |= {MODULATION + 32: 0, EXPRESSION + 32: 0, HOLD_2: 0}
 _STAY = frozenset({BANK_MSB, BANK_LSB, 7, 39, 10, 42, *range(70, 80), *range(91, 96)})
 _RESET_TO_UNKNOWN = frozenset(range(ALL_SOUND_OFF)) - _RESETS.keys() - _STAY
 # What has been set goes to 0, and what has not stays so.
@@ -83,6 +84,9 @@ _SONG_CLOCKS = 16384 * CLOCKS_A_BEAT
 # Note-offs that are owed for one note of one origin. A drum machine that never sends any would owe thousands;
 # no instrument gives one note so many voices.
 _MOST_OUTSTANDING = 16
+
+# Parameters that are remembered; there could be half a million. Who sets so many sends a patch, in NRPNs.
+_MOST_PARAMETERS = 2048
 
 
 class Held(NamedTuple):
@@ -125,6 +129,7 @@ class Performance:
     """What sounds and is set now."""
 
     __slots__ = (
+        "_alone",
         "_frozen",
         "_owed",
         "_setters",
@@ -146,8 +151,11 @@ class Performance:
         self.clock = 0
         # How often everything was reset.
         self.resets = 0
-        # Who set pedals, bends and pressures that are not neutral, by their places in `values`.
-        self._setters: dict[int, Origin] = {}
+        # Who set pedals, bends and pressures, by their places in `values`: the last one and the one before,
+        # and whether to anything but neutral, which one of them did.
+        self._setters: dict[int, dict[Origin, bool]] = {}
+        # What has to be said to single origins because another one was forgotten.
+        self._alone: dict[Origin, list[bytes]] = {}
         # By note, of which some origin that is there sounds each.
         self._owed: dict[int, _Owed] = {}
         self._frozen: Performance | None = None
@@ -208,10 +216,29 @@ class Performance:
 
     def _set_held(self, place: int, value: int, origin: Origin) -> None:
         self.values[place] = value
-        if value:
-            self._setters[place] = origin
+        self._remember(place, origin, value != 0)
+
+    def _remember(self, place: int, origin: Origin, off_neutral: bool) -> None:
+        setters = self._setters.get(place)
+        if setters is None:
+            if off_neutral:
+                self._setters[place] = {origin: True}
+            return
+        last = next(reversed(setters))
+        if last is origin:
+            if setters[origin] is off_neutral:
+                return
+            setters = {**setters, origin: off_neutral}
         else:
-            self._setters.pop(place, None)
+            setters = {last: setters[last], origin: off_neutral}
+        self._keep_setters(place, setters)
+
+    def _keep_setters(self, place: int, setters: dict[Origin, bool]) -> None:
+        # Never changed in place: copies share them.
+        if any(setters.values()):
+            self._setters[place] = setters
+        else:
+            del self._setters[place]
 
     def _set_channel(self, status: int, frame: bytes, origin: Origin) -> None:
         values, channel = self.values, status & 15
@@ -224,10 +251,7 @@ class Performance:
         else:
             values[BENDS_LSB + channel] = frame[1]
             values[BENDS_MSB + channel] = frame[2]
-            if frame[1:] == b"\x00\x40":
-                self._setters.pop(BENDS_MSB + channel, None)
-            else:
-                self._setters[BENDS_MSB + channel] = origin
+            self._remember(BENDS_MSB + channel, origin, frame[1:] != b"\x00\x40")
 
     def _control(self, channel: int, number: int, value: int, origin: Origin) -> None:
         values = self.values
@@ -276,6 +300,8 @@ class Performance:
         else:
             msb, lsb = _step(parameter, msb, lsb, 1 if number == DATA_INCREMENT else -1)
         self.parameters[parameter] = (msb, lsb)
+        if len(self.parameters) > _MOST_PARAMETERS:
+            del self.parameters[next(iter(self.parameters))]
 
     def reset_controllers(self, channel: int) -> None:
         """Do as Reset All Controllers says. Who set what is remembered: it may have been ignored."""
@@ -312,7 +338,8 @@ class Performance:
             self.running = False
         elif status == 0xFF:
             self._end_notes(list(self.notes))
-            self.unset()
+            self.values[:] = _NOTHING_SET
+            self.parameters.clear()
             self.running = False
             self.clock = 0
             self.resets += 1
@@ -328,9 +355,10 @@ class Performance:
     def tell_holders(self) -> dict[Origin, list[bytes]]:
         """Return what has to be said to single origins after `observe` and `forget`; it counts as said.
 
-        Who alone still holds a note heard only what others struck, which is over.
+        Who alone still holds a note heard only what others struck, which is over. And who set a pedal last
+        heard how another one set it before.
         """
-        frames: dict[Origin, list[bytes]] = {}
+        frames, self._alone = self._alone, {}
         for key, owed in self._owed.items():
             holder, *others = [origin for origin, held in self.notes[key].items() if held.sounding]
             if not others and holder not in owed.told:
@@ -352,6 +380,16 @@ class Performance:
             holders.append(owed.held)
         return _together(holders) if holders else None
 
+    def _leave_out(self, listener: Origin) -> None:
+        """Forget how a listener set pedals, bends and pressures: it has not heard that."""
+        for place, setters in list(self._setters.items()):
+            if listener in setters:
+                others = {origin: off for origin, off in setters.items() if origin is not listener}
+                if next(reversed(setters)) is listener:
+                    # It may have heard how another one set it before, and nobody knows any more to what.
+                    self._put(place, UNSET if any(others.values()) else None)
+                self._keep_setters(place, others)
+
     def copy(self) -> Performance:
         """Return a copy that further observations do not change."""
         copy = self._without_notes()
@@ -369,8 +407,7 @@ class Performance:
         """Return a copy as a listener has it: without its own notes, all others held by one origin."""
         view = self._without_notes()
         if listener is not None:
-            # Nor has it heard what it set itself.
-            view._setters = {place: by for place, by in self._setters.items() if by is not listener}
+            view._leave_out(listener)
         for key in self.notes:
             if (total := self.total(key, listener)) is not None:
                 view.notes[key] = {None: total}
@@ -389,9 +426,10 @@ class Performance:
         """Whether nothing is set, as at power-up; notes may be held."""
         return self.values == _NOTHING_SET and not (self.parameters or self.running or self.clock)
 
-    def unset(self) -> None:
-        """Take all that is set, but for the transport, for unset."""
-        self.values[:] = _NOTHING_SET
+    def doubt(self, now: Performance) -> None:
+        """Take what is set, and is set in another performance too, for unset."""
+        pairs = zip(self.values, now.values, strict=True)
+        self.values[:] = bytes([value if other == UNSET else UNSET for value, other in pairs])
         self.parameters.clear()
 
     def silence(self) -> list[int]:
@@ -403,7 +441,11 @@ class Performance:
         self._frozen = None
         self.notes.clear()
         self._owed.clear()
-        return self._set_neutral(list(self._setters))
+        places = list(self._setters)
+        self._setters.clear()
+        for place in places:
+            self._put(place, None)
+        return places
 
     def forget(self, origin: Origin) -> list[int]:
         """Let go of what only this origin still held: it is gone.
@@ -423,22 +465,42 @@ class Performance:
             self._owed.pop(key, None)
             if not holders:
                 del self.notes[key]
-        return self._set_neutral([place for place, setter in self._setters.items() if setter is origin])
-
-    def _set_neutral(self, places: list[int]) -> list[int]:
-        for place in places:
-            if BENDS_MSB <= place < BENDS_LSB:
-                self.values[place] = 64
-                self.values[place - BENDS_MSB + BENDS_LSB] = 0
-            else:
-                self.values[place] = 0
-            del self._setters[place]
+        self._alone = {}
+        places: list[int] = []
+        for place, setters in list(self._setters.items()):
+            if origin not in setters:
+                continue
+            last = next(reversed(setters))
+            if setters[origin] and last is origin:
+                self._put(place, None)
+                places.append(place)
+            elif setters[origin]:
+                self._alone.setdefault(last, []).append(_neutral(place))
+            self._keep_setters(place, {by: off for by, off in setters.items() if by is not origin})
         return places
+
+    def _put(self, place: int, value: int | None) -> None:
+        """Set all of a pedal, bend or pressure to a value; None is neutral."""
+        self.values[place] = 0 if value is None else value
+        if BENDS_MSB <= place < BENDS_LSB:
+            self.values[place] = 64 if value is None else value
+            self.values[place - BENDS_MSB + BENDS_LSB] = 0 if value is None else value
 
 
 def note_off(key: int) -> bytes:
     """Return the note-off of a note, with the velocity of a keyboard that senses none (page 10)."""
     return bytes((0x80 | key >> 7, key & 127, 64))
+
+
+def _neutral(place: int) -> bytes:
+    """The message that puts a pedal, a bend or a pressure back."""
+    if place < POLY_PRESSURES:
+        return bytes((0xB0 | place >> 7, place & 127, 0))
+    if place < PROGRAMS:
+        return bytes((0xA0 | place - POLY_PRESSURES >> 7, place & 127, 0))
+    if place < BENDS_MSB:
+        return bytes((0xD0 | place - PRESSURES, 0))
+    return bytes((0xE0 | place - BENDS_MSB, 0, 64))
 
 
 def _together(holders: list[Held]) -> Held:

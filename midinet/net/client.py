@@ -34,9 +34,10 @@ from .port import PortState, SocketPort, open_hub
 # Seconds. Far beyond any answer on a network one would make music over, and short enough to wait for.
 DEFAULT_CONNECT_TIMEOUT = 10.0
 
-# Seconds to the first attempt to reconnect, at most, and to the later ones. A server that is started again is
-# there in a second; many clients that all wait for one must not come all at once.
-FIRST_RETRY_S = 0.25
+# Seconds to the first attempt to reconnect, at most, so that it has been made within a quarter of a second,
+# and to the later ones. A server that is started again is there in a second; many clients that all wait for
+# one must not come all at once.
+FIRST_RETRY_S = 0.2
 MOST_RETRY_S = 10.0
 
 # Seconds that an answer is waited for by whoever told a name and no token, so that a server without room, or

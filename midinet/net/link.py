@@ -70,6 +70,9 @@ _LOOKS = 5
 # How many pings of a peer may stay without anything heard before it is taken for dead.
 _PINGS = 3
 
+# And the pause between them, as a part of dead_peer_timeout: a little less than a third, so that it is kept.
+_PING_SHARE = 0.3
+
 
 class Hold(enum.Enum):
     """Why a link does not read its socket for now."""
@@ -81,6 +84,19 @@ class Hold(enum.Enum):
 
 class LinkOwner(Protocol):
     """What a link tells its port."""
+
+    def _link_heard(self, frames: Sequence[bytes]) -> None: ...
+    def _link_told(self, aside: Aside) -> None: ...
+    def _link_fell_silent(self) -> None: ...
+    def _link_ending(self) -> None: ...
+    def _link_lost(self) -> None: ...
+
+
+class _Nobody:
+    """Who is told that a link is over, after everybody was."""
+
+    def __call__(self, link: Link) -> LinkOwner:
+        return self
 
     def _link_heard(self, frames: Sequence[bytes]) -> None: ...
     def _link_told(self, aside: Aside) -> None: ...
@@ -113,6 +129,8 @@ class Link(asyncio.Protocol):
         # The system's error, where one broke it.
         self.error: Exception | None = None
         self.lost = False
+        # The transport is gone, but what was read from it may not have been taken yet.
+        self._gone = False
         # A peer that has sent active sensing, and then nothing, has its notes released.
         self.heeds_sensing = True
         # What the peer may send; None is everything.
@@ -136,6 +154,8 @@ class Link(asyncio.Protocol):
         # Reading: why it does not, what of one read is for later turns, and what may come under max_rate.
         self._holds: set[Hold] = set()
         self._rest = b""
+        # What to do when that has been taken, once nothing more will come.
+        self._then: Callable[[], object] | None = None
         self._allowance = options.burst
         self._allowed_at = self.made_at
         self._rate_timer: asyncio.TimerHandle | None = None
@@ -189,7 +209,8 @@ class Link(asyncio.Protocol):
         if self.reason is not None:
             self._rest = b""
             return
-        if self._holds - {Hold.SHARE}:
+        # Who is gone cannot be told to wait.
+        if self._holds - ({Hold.SHARE, Hold.FULL} if self._gone else {Hold.SHARE}):
             return  # `release` has it called again.
         data, self._rest = self._rest[: self._share], self._rest[self._share :]
         if self._rest:
@@ -199,6 +220,8 @@ class Link(asyncio.Protocol):
             self.release(Hold.SHARE)
         if data:
             self._take(data)
+        if self._then is not None and not self._rest:
+            self._then()
 
     def _take(self, data: bytes) -> None:
         if self.reason is not None:
@@ -242,12 +265,21 @@ class Link(asyncio.Protocol):
             )
 
     def eof_received(self) -> bool:
+        if self._rest and self.reason is None and not self._is_tls:
+            # It has its turns first, and the transport stays until then.
+            self._then = self._end_in_order
+            return True
         self._take_rest()
-        # MIDI ports have no use for half a connection: returning False lets the transport close itself. It
-        # would wait for ever to write what it holds to a peer that does not read.
-        if self._begin_to_end(CloseReason.PEER):
-            self._timers.append(self._loop.call_later(self._options.close_timeout, self.transport.abort))
+        # MIDI ports have no use for half a connection: returning False lets the transport close itself.
+        self._end_in_order()
         return False
+
+    def _end_in_order(self) -> None:
+        if self._begin_to_end(CloseReason.PEER):
+            # It would wait for ever to write what it holds to a peer that does not read.
+            self._timers.append(self._loop.call_later(self._options.close_timeout, self.transport.abort))
+            if self._then is not None:
+                self.transport.close()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -263,12 +295,23 @@ class Link(asyncio.Protocol):
         self._writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._gone = True
+        self.outbox.open = False
+        reason = CloseReason.PEER if self._then is not None else _reason_of(exc)
         if self.reason is None:
             self.error = exc
-            self._take_rest()
-            self._rescue()
-            # Writing to a peer that had closed in order before, unread until now, gives a broken pipe.
-            self._begin_to_end(_reason_of(exc))
+            self._rest += self._rescued()
+        if self.reason is None and self._rest:
+            self._then = partial(self._end, reason)
+            self._loop.call_soon(self._read_on)
+        else:
+            self._end(reason)
+
+    def _end(self, reason: CloseReason) -> None:
+        """Take the second step, and the first if it was not taken before."""
+        if self.lost:
+            return
+        self._begin_to_end(reason)
         self.lost = True
         self.outbox.close()
         if self._writer_task is not None:
@@ -278,6 +321,16 @@ class Link(asyncio.Protocol):
                 timer.cancel()
         self.owner._link_lost()
         self._lost_waiters.wake()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Refer to nothing any more: in a circle, memory would stay until Python looks for circles."""
+        self.outbox.let_go()
+        self.owner = self._make_owner = _Nobody()
+        self._then = self._pulse = self._progress_timer = self._rate_timer = None
+        self._watchdogs.clear()
+        self._timers.clear()
+        del self.transport
 
     def _begin_to_end(self, reason: CloseReason) -> bool:
         """Take the first step, unless it was taken before. Returns whether this was it."""
@@ -291,6 +344,9 @@ class Link(asyncio.Protocol):
         self.owner._link_ending()
         self.outbox.open = False
         self._room_waiters.wake()
+        if self._gone:
+            # What was left of it is of no interest any more.
+            self._loop.call_soon(self._end, reason)
         return True
 
     def _take_rest(self) -> None:
@@ -298,14 +354,19 @@ class Link(asyncio.Protocol):
         if rest:
             self._take(rest)
 
-    def _rescue(self) -> None:
-        """Read what the peer had sent before the link broke.
+    @property
+    def _is_tls(self) -> bool:
+        return self.transport.get_extra_info("ssl_object") is not None
+
+    def _rescued(self) -> bytes:
+        """Return what the peer had sent before the link broke.
 
         When writing fails, asyncio lets go of the socket with whatever is still unread in it: often the
         last notes of a peer that closed while it was being sent something.
         """
-        if self.transport.get_extra_info("ssl_object") is not None:
-            return  # Nobody could read it.
+        rescued = b""
+        if self._is_tls:
+            return rescued  # Nobody could read it.
         sock = self.transport.get_extra_info("socket")
         try:
             # The same descriptor and no copy of it: the system may have none left.
@@ -313,11 +374,12 @@ class Link(asyncio.Protocol):
             try:
                 same.setblocking(False)
                 while data := same.recv(_RESCUE_BYTES):
-                    self._take(data)
+                    rescued += data
             finally:
                 same.detach()
         except (OSError, ValueError):
             pass  # Nothing more to read, or the event loop has closed the socket already.
+        return rescued
 
     # What is watched.
 
@@ -388,7 +450,7 @@ class Link(asyncio.Protocol):
             return
         if self._pulse is None and self._options.dead_peer_timeout is not None:
             # The peer speaks: from now on it can be asked whether it is there.
-            self._pulse = Watchdog(self._loop, self._options.dead_peer_timeout / _PINGS, self._ask)
+            self._pulse = Watchdog(self._loop, self._options.dead_peer_timeout * _PING_SHARE, self._ask)
             self._pulse.feed()
         if aside.word == PING:
             self.say(pong(aside.id))
@@ -422,7 +484,7 @@ class Link(asyncio.Protocol):
 
     def hold(self, why: Hold) -> None:
         """Read no more, until `release` is called for the same reason."""
-        if self.reason is None and not self._holds:
+        if self.reason is None and self._then is None and not self._holds:
             self.transport.pause_reading()
         self._holds.add(why)
 
@@ -430,13 +492,13 @@ class Link(asyncio.Protocol):
         """Read on, unless there is another reason not to."""
         if why in self._holds:
             self._holds.discard(why)
-            if self.reason is None and not self._holds:
+            if self.reason is None and self._then is None and not self._holds:
                 self.transport.resume_reading()
                 for watchdog in self._watchdogs.values():
                     if watchdog.on:
                         # What the peer said meanwhile is still to be read.
                         watchdog.feed()
-            elif self._rest and self._holds == {Hold.SHARE}:
+            elif self._rest and self._holds <= {Hold.SHARE}:
                 self._loop.call_soon(self._read_on)
 
     def say(self, aside: bytes) -> None:
@@ -448,6 +510,8 @@ class Link(asyncio.Protocol):
         """Begin to close: send what is left, for `close_timeout` at most. Does not wait."""
         if not self._begin_to_end(CloseReason.LOCAL):
             return
+        if self._gone:
+            return
         # What still arrives is thrown away, but it has to be read: see the head of this module.
         self.transport.resume_reading()
         self._timers.append(self._loop.call_later(self._options.close_timeout, self.transport.abort))
@@ -457,7 +521,8 @@ class Link(asyncio.Protocol):
     def abort(self) -> None:
         """End now, dropping what is left. Does not wait."""
         self._begin_to_end(CloseReason.LOCAL)
-        self.transport.abort()
+        if not self.lost:
+            self.transport.abort()
 
     async def wait_lost(self) -> None:
         """Wait until the connection has ended. Cancelling is safe."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -63,7 +64,8 @@ class Hub(Command):
     def __init__(self, directory: Path, arguments: tuple[str, ...], options: dict[str, Any]) -> None:
         super().__init__(directory, ("serve", "127.0.0.1:0", *arguments), options)
         self.wait_for("\n")
-        self.address = self.out.split("\n")[0].removeprefix("midinet listens on ")
+        # As text or as JSON.
+        self.address = re.findall(r"127\.0\.0\.1:\d+", self.out)[0]
         self.portno = int(self.address.rpartition(":")[2])
 
 

@@ -14,6 +14,8 @@ import pytest
 NOTES = [mido.Message("note_on", note=note) for note in (60, 64, 67)]
 WIRE = b"".join(bytes(note.bin()) for note in NOTES)
 LINES = "".join(f"{note}\n" for note in NOTES)
+# What lets go of them, when their sender is gone.
+OFF_LINES = "".join(f"{mido.Message('note_off', note=note.note)}\n" for note in NOTES)
 
 
 @pytest.fixture
@@ -68,7 +70,9 @@ def test_ends_with_0_when_the_server_closes_and_everything_is_printed(server, st
     with client:
         client.sendall(WIRE * 10_000)
     assert (monitor.wait(), monitor.err) == (0, "")
-    assert monitor.out == LINES * 10_000
+    assert monitor.out.startswith(LINES * 10_000)
+    released = monitor.out.removeprefix(LINES * 10_000)
+    assert set(released.splitlines()) == set(OFF_LINES.splitlines())
 
 
 def test_a_broken_link_is_one_line_and_status_1_after_what_had_arrived(server, start):
@@ -82,7 +86,7 @@ def test_a_broken_link_is_one_line_and_status_1_after_what_had_arrived(server, s
     assert monitor.wait() == 1
     assert monitor.err.startswith(f"midinet: the connection to {address(server)} is lost")
     assert monitor.err.count("\n") == 1
-    assert monitor.out == LINES
+    assert monitor.out == LINES + OFF_LINES
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])

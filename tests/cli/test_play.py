@@ -31,6 +31,10 @@ def note(number, time=0, **values):
     return mido.Message("note_on", note=number, time=time, **values)
 
 
+def off(number):
+    return mido.Message("note_off", note=number)
+
+
 def times(midi_file):
     return [seconds for seconds, _ in schedule_of(midi_file)]
 
@@ -202,13 +206,13 @@ def rest_of(client):
     return b"".join(iter(lambda: client.recv(65536), b""))
 
 
-def test_plays_a_file_and_ends(server, start, tmp_path):
+def test_plays_a_file_lets_go_of_what_still_sounds_and_ends(server, start, tmp_path):
     path = tmp_path / "short.mid"
     mido.MidiFile(tracks=[track(note(60), note(61, 100))]).save(path)
     play = start("play", address(server), str(path))
     client, _ = server.accept()
     with client:
-        assert rest_of(client) == bytes(note(60).bin() + note(61).bin())
+        assert rest_of(client) == bytes(note(60).bin() + note(61).bin() + off(60).bin() + off(61).bin())
     assert (play.wait(), play.out, play.err) == (0, "", "")
 
 
@@ -245,6 +249,7 @@ def test_a_server_that_goes_away_is_noticed_at_once(server, start, long_tune):
     with client:
         client.settimeout(20)
         client.recv(CHORD_BYTES, socket.MSG_WAITALL)
+        client.sendall(b"\xf8")
     assert play.wait() == 1
     assert play.err == f"midinet: the port to {address(server)} is closed by the peer\n"
 
@@ -254,7 +259,8 @@ def test_a_hub_that_is_killed_is_one_line_and_status_1(hub, start, long_tune):
     hub.wait_for("note_on", count=2)
     hub.process.kill()
     assert play.wait() == 1
-    assert play.err.startswith("midinet: the ")
+    assert play.err.startswith("midinet: ")
+    assert hub.address in play.err
     assert play.err.count("\n") == 1
 
 

@@ -21,7 +21,7 @@ import pytest
 from mido import Message
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NAMES = ("two_line_server", "client", "send_to_all", "listen", "accept", "accept_many")
+NAMES = ("two_line_server", "client", "send_to_all", "listen", "accept", "accept_many", "stay_connected")
 
 # Seconds that anything here is waited for: far more than it takes, for machines that are busy.
 PATIENCE_S = 30.0
@@ -188,12 +188,17 @@ def test_an_address_that_is_none_is_refused(stage: Stage, name: str) -> None:
 def test_two_line_server_prints_what_every_client_sends(stage: Stage) -> None:
     program = stage.run("two_line_server")
     first, second = stage.connect(program), stage.connect(program)
-    for port in (first, second, first):
-        port.send(NOTE_ON)
-        assert program.line() == str(NOTE_ON)
+    for port, note in ((first, 60), (second, 61), (first, 62)):
+        message = Message("note_on", note=note)
+        port.send(message)
+        assert program.line() == str(message)
     reset(second)
-    first.send(NOTE_OFF)
-    assert program.line() == str(NOTE_OFF)
+    # What lets go of what it held.
+    assert program.line() == str(Message("note_off", note=61))
+    for note in (60, 62):
+        message = Message("note_off", note=note)
+        first.send(message)
+        assert program.line() == str(message)
     assert program.interrupt() == (0, [])
 
 
@@ -233,16 +238,30 @@ def test_listen_ends_with_an_interrupt(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("leave", [hang_up, reset])
+def test_stay_connected_plays_on_when_its_server_is_back(stage: Stage, leave: Callable[[Any], None]) -> None:
+    server = stage.listen()
+    program = stage.run("stay_connected")
+    for _ in range(3):
+        port = stage.accept(server)
+        heard = [message.type for message in hear(port, 3)]
+        assert heard in (["note_on", "note_off", "note_on"], ["note_off", "note_on", "note_off"])
+        leave(port)
+    assert program.line() == f"127.0.0.1:{stage.portno} is connected"
+    assert program.interrupt()[0] == 0
+
+
+@pytest.mark.parametrize("leave", [hang_up, reset])
 def test_accept_takes_one_client_after_another(stage: Stage, leave: Callable[[Any], None]) -> None:
     program = stage.run("accept")
     first, second = stage.connect(program), stage.connect(program)
-    second.send(NOTE_OFF)
+    second.send(Message("program_change"))
     first.send(NOTE_ON)
     assert program.line() == str(NOTE_ON)
     first.send(NOTE_ON)
     assert program.line() == str(NOTE_ON)
     leave(first)
-    assert program.line() == str(NOTE_OFF)
+    assert [program.line(), program.line()] == [str(NOTE_OFF)] * 2
+    assert program.line() == str(Message("program_change"))
     assert program.interrupt() == (0, [])
 
 
@@ -258,6 +277,7 @@ def test_accept_many_looks_after_all_clients_at_once(stage: Stage, leave: Callab
         assert program.line() == f"{own_address(port)} sent {NOTE_ON}"
     gone = own_address(first)
     leave(first)
+    assert [program.line(), program.line()] == [f"{gone} sent {NOTE_OFF}"] * 2
     assert program.line() == f"{gone} disconnected"
     second.send(NOTE_OFF)
     assert program.line() == f"{own_address(second)} sent {NOTE_OFF}"

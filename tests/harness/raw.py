@@ -76,6 +76,13 @@ class RawPeer:
                 data += more
         return bytes(data)
 
+    def read_nowait(self, most: int) -> bytes:
+        """Return what has come already, `most` bytes at most, and nothing at the end of the stream."""
+        try:
+            return self.sock.recv(most)
+        except BlockingIOError:
+            return b""
+
     async def read_to_end(self) -> bytes:
         """Return everything up to the end of the stream."""
         return await self.read(1 << 40)

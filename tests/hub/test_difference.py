@@ -152,7 +152,8 @@ def test_who_comes_late_is_set_like_the_others_and_sounds_what_is_wanted(items: 
 
 
 # What these instruments cannot tell: whether Local Control On, Poly On and null were said or are so from the
-# start; a second byte of 0, for hardware that still has another one; System Reset.
+# start; a second byte of 0, for hardware that still has another one; System Reset; the halt while a song is
+# put elsewhere (page 27).
 UNTOLD = {
     control(channel, number, value)
     for channel in range(16)
@@ -166,7 +167,7 @@ UNTOLD = {
         (101, 127),
         (38, 0),
     )
-} | {b"\xff"}
+} | {b"\xff", b"\xfc"}
 
 
 @given(everything(without=[OMNI_ON]), everything(without=[OMNI_ON]))

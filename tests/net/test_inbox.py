@@ -51,6 +51,24 @@ async def test_a_full_inbox_stops_its_sources_until_half_is_taken() -> None:
     assert (a.resumed, b.resumed) == (1, 1)
 
 
+async def test_a_source_that_is_gone_lets_go_of_what_only_it_held_as_its_last_messages() -> None:
+    plain, tagged = Inbox(10), Inbox(10, tagged=True)
+    a, b = Source(), Source()
+    for inbox in (plain, tagged):
+        inbox.release(a)  # Nothing was heard.
+        inbox.put(a, frames(1, 2, 3))
+        inbox.put(b, frames(2))
+        inbox.put(a, [b"\x80\x03\x40", b"\xb0\x40\x7f"])
+        inbox.release(a)
+        inbox.release(a)
+    released = [b"\x80\x01\x40", b"\xb0\x40\x00"]
+    assert plain.take_all()[6:] == released
+    assert tagged.take_all()[6:] == [(a, frame) for frame in released]
+    # Who held it longer owes the note-offs for both.
+    assert plain.put(b, [b"\x80\x02\x40"])
+    assert plain.take_all() == [b"\x80\x02\x40"] * 2
+
+
 async def test_readers_wait_their_turn() -> None:
     inbox, source = Inbox(10), Source()
     readers = [asyncio.create_task(inbox.get()) for _ in range(3)]

@@ -278,9 +278,10 @@ async def breaks(stage: Stage) -> None:
         await peer.send(PLAYED)
         await stage.played()
         link = stage.server.ports[-1]._link
+        transport = link.transport
         link.connection_lost(OSError(113, "No route to host"))
         link.connection_lost = lambda exc: None  # type: ignore[method-assign]
-        link.transport.abort()
+        transport.abort()
 
 
 async def spoils_its_tls(stage: Stage) -> None:

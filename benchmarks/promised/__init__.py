@@ -1,0 +1,1 @@
+"""The promises that have numbers, each with what measures it: see `benchmarks.promises`."""

@@ -1,0 +1,243 @@
+"""Who may connect to whom, in the words of the command line: TLS files, tokens, names.
+
+The options of a connection are written down once, in `_read_target`, and `connecting` gives them to every
+verb that connects.
+
+Rules:
+
+- A token is never printed, and never in an error. It may come from three places, of which the command line is
+  the worst: whoever may list the processes of a machine can read their arguments there.
+- What is given as an option goes before MIDINET_TOKEN.
+- Nothing is open by being empty: a variable or a file without a token in it is a fault, and not "none".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from ssl import SSLContext
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import PortClosed, UsageError
+from ..net.access import check_token
+from ..net.client import connect
+from ..net.port import PortState, SocketPort
+from ..net.tls import tls_client_context, tls_server_context
+from .common import Complaint, read_address
+
+TOKEN_VARIABLE = "MIDINET_TOKEN"
+
+# Seconds. To whoever has not said HELLO, a server that does not let him in says nothing and closes, after 5 s
+# at most. A connection that ends so soon, and on which nothing ever came, most likely was of that kind.
+_UNHEARD_S = 10.0
+
+Command = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server to connect to, and how.
+
+    Attributes:
+        host: a name or an address.
+        portno: the port number.
+        keywords: of `midinet.connect`.
+    """
+
+    host: str
+    portno: int
+    keywords: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @asynccontextmanager
+    async def connect(self, *, listens: bool = False, **more: Any) -> AsyncIterator[SocketPort]:
+        """Connect, and close the port at the end of the block.
+
+        Args:
+            listens: the block ends without an error when the server closes.
+            more: keywords of `midinet.connect`.
+
+        Raises:
+            Complaint: the token cannot be sent, or the server closed without having said anything.
+            ConnectError: there is no connection.
+        """
+        try:
+            port = await connect(self.host, self.portno, **self.keywords, **more)
+        except (UsageError, ValueError) as error:
+            raise Complaint(in_options(str(error))) from None
+        clock = asyncio.get_running_loop().time
+        begin = clock()
+        async with port:
+            try:
+                yield port
+                is_over = listens and port.state is PortState.CLOSED
+            except PortClosed:
+                if clock() - begin >= _UNHEARD_S or port.stats.bytes_received:
+                    raise
+                is_over = True
+            if is_over and clock() - begin < _UNHEARD_S and not port.stats.bytes_received:
+                raise Complaint(
+                    f"{port.name} closed the connection without a word: it may ask for a token or TLS, "
+                    "not allow this address, or be full",
+                    1,
+                )
+
+
+def connecting(address_help: str) -> Callable[[Command], Command]:
+    """Give a verb the argument HOST:PORT and the options of a connection, in place of its first parameter.
+
+    Args:
+        address_help: what is at that address, for the verb's help.
+    """
+
+    def decorate(command: Command) -> Command:
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        address, *shared = inspect.signature(_read_target, eval_str=True).parameters.values()
+        shown = Annotated[str, typer.Argument(metavar="HOST:PORT", help=address_help)]
+
+        @wraps(command)
+        def with_target(**given: Any) -> None:
+            of_target = {one.name: given.pop(one.name) for one in (address, *shared)}
+            command(_read_target(**of_target), **given)
+
+        # typer reads this, and not the parameters that the function really has.
+        parameters = (address.replace(annotation=shown), *own, *shared)
+        with_target.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+        )
+        with_target.__annotations__ = {}
+        return with_target
+
+    return decorate
+
+
+def _read_target(
+    address: str,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Use TLS, and check that the server is who it should be.")
+    ] = False,
+    ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The CAs to trust in place of the system's. Implies --tls."),
+    ] = None,
+    cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A client certificate to show. Implies --tls.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its private key, if that is not in the same file.")
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="The token that the server asks for. Other users of this machine can see it here: "
+            "rather use --token-file or the environment's MIDINET_TOKEN.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read the token from a file.")
+    ] = None,
+    insecure_token: Annotated[
+        bool, typer.Option("--insecure-token", help="Send the token without TLS, to other machines too.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the server is to call this end.")
+    ] = None,
+) -> Target:
+    """Make a Target of what was written, with a Complaint if it cannot be one."""
+    host, portno = read_address(address)
+    tokens = read_tokens([] if token is None else [token], token_file, insecure=insecure_token)
+    if tokens is not None and len(tokens) > 1:
+        raise Complaint(f"{len(tokens)} tokens are given, and one can be shown")
+    keywords: dict[str, Any] = {"name": name, "ssl": _client_context(tls, ca, cert, key)}
+    if tokens is not None:
+        keywords |= {"token": tokens[0], "insecure_token": insecure_token}
+    return Target(host, portno, keywords)
+
+
+def read_tokens(given: Sequence[str], file: Path | None, *, insecure: bool) -> list[str] | None:
+    """Return the tokens of options, or those of the environment if there are none. None is no token at all.
+
+    Args:
+        given: as options.
+        file: that holds one a line; empty lines and those that begin with # are skipped.
+        insecure: they may be sent without TLS, so somebody means to have one.
+
+    Raises:
+        Complaint: a token cannot be sent, or there is none where one should be.
+    """
+    tokens = list(given)
+    if file is not None:
+        with _complaining():
+            lines = [line.strip() for line in file.read_text("utf-8", "replace").splitlines()]
+        found = [line for line in lines if line and not line.startswith("#")]
+        if not found:
+            raise Complaint(f"{file} holds no token")
+        tokens += found
+    if not tokens and (variable := os.environ.get(TOKEN_VARIABLE)) is not None:
+        tokens = variable.split()
+        if not tokens:
+            raise Complaint(f"{TOKEN_VARIABLE} is empty: unset it, or put a token into it")
+    if not tokens:
+        if insecure:
+            raise Complaint("--insecure-token is given, and no token")
+        return None
+    for token in tokens:
+        with _complaining():
+            check_token(token)
+    return tokens
+
+
+def server_context(cert: Path | None, key: Path | None, client_ca: Path | None) -> SSLContext | None:
+    """Return the TLS context of a server's options; None if there are none.
+
+    Raises:
+        Complaint: an option is missing, or a file is, or it does not hold what it should.
+    """
+    if cert is None:
+        for option, value in (("--key", key), ("--client-ca", client_ca)):
+            if value is not None:
+                raise Complaint(f"{option} is of no use without --cert")
+        return None
+    with _complaining():
+        return tls_server_context(cert, key or cert, client_ca=client_ca)
+
+
+def _client_context(tls: bool, ca: Path | None, cert: Path | None, key: Path | None) -> SSLContext | None:
+    if key is not None and cert is None:
+        raise Complaint("--key is of no use without --cert")
+    if not tls and ca is None and cert is None:
+        return None
+    with _complaining():
+        return tls_client_context(ca, cert=cert, key=key)
+
+
+class _complaining:
+    """Makes Complaints of files that cannot be read and of what they should not hold."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and error.strerror:
+            raise Complaint(f"cannot read {error.filename}: {error.strerror}") from None
+        if isinstance(error, ValueError):
+            raise Complaint(str(error)) from None
+
+
+# What the library calls its keywords, by what they are here.
+_SERVER_OPTIONS = {"ssl=...": "--cert", "allow=, ssl= and tokens=": "--allow, --cert and --token-file"}
+_OPTIONS = {"ssl=...": "--tls", "insecure_token=True": "--insecure-token"}
+
+
+def in_options(text: str, *, of_server: bool = False) -> str:
+    """Return an advice of the library with the names of options in place of those of keywords."""
+    names = _OPTIONS | _SERVER_OPTIONS if of_server else _OPTIONS
+    return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], text)

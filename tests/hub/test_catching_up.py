@@ -1,0 +1,462 @@
+"""A hub whose members stall and read on at random, beside one where all keep up.
+
+Both hubs get the same calls at the same times. The members of the one are bounded, stalled and drained as
+links do it. The members of the other never stall: what their instruments play is what should be heard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from midinet.hub.hub import Hub
+from midinet.hub.outbox import LATE_NOTE_S, Outbox, OutboxLimits
+from tests.harness.histories import (
+    Frames,
+    Sense,
+    history,
+    modes,
+    notes,
+    settings,
+    system_reset,
+    transport,
+)
+from tests.harness.models import SlowParser
+from tests.harness.synth import Key, VirtualSynth
+
+CLOCK, STOP, SENSING = b"\xf8", b"\xfc", b"\xfe"
+CLOCKS_A_BEAT = 6
+# What a backlog keeps whole and in order: system exclusive, song select, tune request.
+KEPT = (0xF0, 0xF3, 0xF6)
+MODE_MESSAGES = (120, 123, 124, 125, 126, 127)
+INSTRUMENTS: dict[str, dict[str, bool]] = {
+    "plain": {},
+    "ignoring modes": {"ignores_mode_messages": True},
+    "in Omni": {"omni": True},
+}
+
+
+class Receiver:
+    """What is at the other end of an outbox: instruments of several kinds, which get the same bytes."""
+
+    def __init__(self, limits: OutboxLimits | None = None) -> None:
+        self.given_up = False
+        self.outbox = Outbox(self._write, self._give_up, limits=limits or OutboxLimits())
+        self.instruments = {name: VirtualSynth(**options) for name, options in INSTRUMENTS.items()}
+        self.plain = self.instruments["plain"]
+        self.frames: Frames = []
+        self._parser = SlowParser(1 << 24)
+
+    def _write(self, data: bytes) -> None:
+        self.frames += self._parser.feed(data)
+        for instrument in self.instruments.values():
+            instrument.feed(data)
+
+    def _give_up(self) -> None:
+        self.given_up = True
+
+    def sounds(self) -> dict[str, str]:
+        """What sounds, is held or is bent, by instrument."""
+        words = {name: instrument.describe() for name, instrument in self.instruments.items()}
+        return {name: said for name, said in words.items() if said != "silent"}
+
+    def state(self) -> dict[tuple[Any, ...], Any]:
+        """How the plain instrument is set; the transport is one item, and the song is left out: outboxes
+        keep song select in order with system exclusive."""
+        state = self.plain.state()
+        for key in ("song", "running", "song position"):
+            state.pop((key,), None)
+        running, clock = self.plain.running, self.plain.song_position
+        # While it stands, a song can be put on a beat only.
+        state["transport",] = (running, clock if running else clock // CLOCKS_A_BEAT)
+        return state
+
+
+class Held:
+    """Who holds what, as one listener hears it: the plainest model of that."""
+
+    def __init__(self) -> None:
+        self.outstanding: Counter[tuple[object, Key]] = Counter()
+        self.sounding: set[tuple[object, Key]] = set()
+
+    def copy(self) -> Held:
+        copy = Held()
+        copy.outstanding, copy.sounding = self.outstanding.copy(), self.sounding.copy()
+        return copy
+
+    def hear(self, origin: object, frames: Iterable[bytes]) -> None:
+        for frame in frames:
+            kind, channel = frame[0] & 0xF0, frame[0] & 15
+            if kind in (0x80, 0x90):
+                held = (origin, (channel, frame[1]))
+                if kind == 0x90 and frame[2]:
+                    self.outstanding[held] += 1
+                    self.sounding.add(held)
+                else:
+                    self.sounding.discard(held)
+                    self.outstanding[held] = max(self.outstanding[held] - 1, 0)
+            elif frame == b"\xff":
+                self._end(lambda _: True)
+            elif kind == 0xB0 and frame[1] in MODE_MESSAGES:
+                self._end(lambda held, channel=channel: held[1][0] == channel)  # type: ignore[misc]
+
+    def forget(self, origin: object) -> None:
+        self._end(lambda held: held[0] is origin)
+
+    def _end(self, ends: Callable[[tuple[object, Key]], bool]) -> None:
+        for held in list(self.outstanding):
+            if ends(held):
+                del self.outstanding[held]
+                self.sounding.discard(held)
+
+    def voices_for(self, listener: object) -> set[Key]:
+        return {key for (origin, key), count in self.outstanding.items() if count and origin is not listener}
+
+    def sounds_for(self, listener: object) -> set[Key]:
+        return {key for origin, key in self.sounding if origin is not listener}
+
+
+class Member:
+    """A member of both hubs."""
+
+    def __init__(self, limits: OutboxLimits, held: Held, *, in_tune: bool) -> None:
+        self.limits = limits
+        self.stressed, self.calm = Receiver(limits), Receiver()
+        self.held = held
+        # It was told what was set before it came.
+        self.in_tune = in_tune
+        # Where it set something itself. It does not hear that, so how it is set there is its own affair.
+        self.own_settings: set[object] = set()
+        # Channels whose notes it ended itself, for the others.
+        self.own_ends: set[int] = set()
+        # When notes were struck, and which of them may be silent because it read them too late.
+        self.struck: dict[Key, float] = {}
+        self.late: set[Key] = set()
+
+    @property
+    def outbox(self) -> Outbox:
+        return self.stressed.outbox
+
+    def note_own(self, frames: Frames) -> None:
+        for frame in frames:
+            if frame == b"\xff":
+                self.own_settings |= {*range(16), "transport"}
+                self.own_ends |= {*range(16)}
+            elif frame[0] >= 0xF0:
+                self.own_settings.add("transport")
+            elif frame[0] >= 0xA0:
+                self.own_settings.add(frame[0] & 15)
+                if frame[0] & 0xF0 == 0xB0 and frame[1] in MODE_MESSAGES:
+                    self.own_ends.add(frame[0] & 15)
+
+    # What has to be true of it.
+
+    def check_memory(self) -> None:
+        limits = self.limits
+        # One piece always finds room where the peer would be given up otherwise.
+        if limits.slow == "thin":
+            assert self.outbox.backlog_bytes <= limits.max_bytes
+
+    def check_counts(self) -> None:
+        """Every message that was meant for it was sent, or is in exactly one of the counts."""
+        stats = self.outbox.stats
+        assert stats.messages == self.calm.outbox.stats.messages
+        sent = len(self.stressed.frames) - stats.caught_up
+        not_sent = stats.dropped + stats.thinned + stats.late_notes + stats.late_clocks + stats.sysex_refused
+        assert stats.messages == sent + not_sent
+        mine, all_kept = ([f for f in r.frames if f[0] in KEPT] for r in (self.stressed, self.calm))
+        rest = iter(all_kept)
+        assert all(frame in rest for frame in mine), "what is kept came in another order"
+        if self.limits.slow == "thin" and self.outbox.open:
+            assert len(all_kept) - len(mine) == stats.dropped
+
+    def check_notes(self) -> None:
+        """It sounds what it should, but for what it read too late, and nothing that nobody holds."""
+        for instrument in (self.stressed.plain, self.calm.plain):
+            assert self._elsewhere(instrument.voices) <= self.held.voices_for(self)
+            assert self._elsewhere(instrument.sounding) <= self.held.sounds_for(self)
+        assert self._elsewhere(self.calm.plain.sounding - self.late) <= self.stressed.plain.sounding
+
+    def _elsewhere(self, keys: Iterable[Key]) -> set[Key]:
+        return {key for key in keys if key[0] not in self.own_ends}
+
+    def check_settings(self, everything: Receiver) -> None:
+        """It is set like the one beside it that kept up, or like one that heard everything, if it missed
+        the beginning and was brought up to date."""
+        mine, beside, all_of_it = (receiver.state() for receiver in (self.stressed, self.calm, everything))
+        stats = self.outbox.stats
+        for key in mine.keys() | beside.keys() | all_of_it.keys():
+            place = key[1] if len(key) > 1 else "transport"
+            if place not in self.own_settings:
+                updated = stats.episodes or (place == "transport" and stats.late_clocks)
+                allowed = [beside.get(key)]
+                if updated and not self.in_tune:
+                    allowed.append(all_of_it.get(key))
+                assert mine.get(key) in allowed, key
+
+
+PADDING = st.sampled_from([0, 0, 20, 600])
+anything = history(
+    notes(),
+    notes(),
+    notes(),
+    settings(),
+    modes(120, 121, 123, 124, 126, 127),
+    transport(),
+    st.just([CLOCK] * CLOCKS_A_BEAT),
+    system_reset(),
+    st.sampled_from([[SENSING], [b"\xf3\x01"], [b"\xf3\x02"], [b"\xf6"], [b"\xf1\x05"]]),
+    PADDING.map(lambda size: [b"\xf0" + bytes(size) + b"\xf7"]),
+    max_size=6,
+)
+
+
+class Hubs(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.stressed = Hub(lambda: None, lambda: self.now)
+        self.calm = Hub(lambda: None, lambda: self.now)
+        self.everything = Receiver()
+        self.calm.join(self.everything.outbox)
+        self.members: list[Member] = []
+        self.held = Held()
+        self.sense = Sense()
+        self.said_anything = False
+        self.sysexes = 0
+        # Pieces of some messages, so that a backlog is many of them.
+        self.patches = contextlib.ExitStack()
+        self.patches.enter_context(patch("midinet.hub.outbox._PIECE", 40))
+
+    # Members come, go, and stop reading.
+
+    @precondition(lambda self: len(self.members) < 5)
+    @rule(
+        snapshot=st.sampled_from([False, True, "notes"]),
+        slow=st.sampled_from(["thin", "thin", "thin", "disconnect"]),
+        max_bytes=st.sampled_from([1024, 2000, 1 << 20]),
+        soft_bytes=st.sampled_from([30, 1024, 1 << 18]),
+        soft_messages=st.sampled_from([3, 1 << 17]),
+        soft_age=st.sampled_from([0.1, 1.0]),
+    )
+    def join(self, snapshot: bool | str, **limits: Any) -> None:
+        in_tune = bool(snapshot) or not self.said_anything
+        member = Member(OutboxLimits(**limits), self.held.copy(), in_tune=in_tune)
+        since = -float("inf") if snapshot == "notes" else float("inf")
+        self.stressed.join(member.outbox, snapshot=bool(snapshot), struck_since=since)
+        self.calm.join(member.calm.outbox, snapshot=bool(snapshot), struck_since=since)
+        if snapshot:
+            assert member.calm.state() == self.everything.state()
+        if snapshot == "notes":
+            assert member.calm.plain.sounding == self.held.sounds_for(member)
+        self.members.append(member)
+
+    def _pick(self, number: int) -> Member:
+        return self.members[number % len(self.members)]
+
+    some_member = precondition(lambda self: self.members)
+    which = st.integers(0, 4)
+
+    @some_member
+    @rule(which=which, hears=st.booleans())
+    def leave(self, which: int, hears: bool) -> None:
+        self._leave(self._pick(which), hears=hears)
+
+    def _leave(self, member: Member, *, hears: bool) -> None:
+        self.now += 1e-4
+        self.members.remove(member)
+        self.stressed.leave(member.outbox, hears=hears)
+        self.calm.leave(member.calm.outbox, hears=hears)
+        self._forget(member)
+        if hears and not member.stressed.given_up:
+            # A closing link takes nothing more, and empties what it has.
+            member.outbox.open = False
+            self._read_on(member)
+            assert not member.stressed.sounds()
+            assert not member.calm.sounds()
+        member.outbox.close()
+        member.check_counts()
+
+    def _forget(self, origin: Member | None) -> None:
+        for held in (self.held, *(member.held for member in self.members)):
+            held.forget(origin)
+
+    @rule(which=st.integers(-1, 4))
+    def release(self, which: int) -> None:
+        self.now += 1e-4
+        origin = self._pick(which) if which >= 0 and self.members else None
+        self.stressed.release(None if origin is None else origin.outbox)
+        self.calm.release(None if origin is None else origin.calm.outbox)
+        self._forget(origin)
+
+    @some_member
+    @rule(which=which)
+    def stall(self, which: int) -> None:
+        self._pick(which).outbox.stall()
+
+    @some_member
+    @rule(which=which, pushes_back=st.booleans())
+    def take_a_piece(self, which: int, pushes_back: bool) -> None:
+        member = self._pick(which)
+        if member.outbox.stalled and not self._drain(member) and not pushes_back:
+            member.outbox.flow()
+
+    @some_member
+    @rule(which=which)
+    def read_on(self, which: int) -> None:
+        self._read_on(self._pick(which))
+
+    def _read_on(self, member: Member) -> None:
+        if member.outbox.stalled:
+            while self._drain(member):
+                pass
+            member.outbox.flow()
+
+    def _drain(self, member: Member) -> bool:
+        start = len(member.stressed.frames)
+        more = member.outbox.drain(self.now)
+        if member.limits.slow == "thin":
+            member.late |= {key for key, at in member.struck.items() if self.now - at > LATE_NOTE_S}
+            frames = member.stressed.frames[start:]
+            assert SENSING not in frames
+            # Those that a song is behind by, or from a beat on; never a backlog of them.
+            assert frames.count(CLOCK) <= CLOCKS_A_BEAT
+            for frame in frames:
+                if frame[0] & 0xF0 == 0x90 and frame[2]:
+                    assert self.now - member.struck[frame[0] & 15, frame[1]] <= LATE_NOTE_S
+        return more
+
+    @rule(seconds=st.sampled_from([0.05, 0.15, 0.3, 2.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    # What is said.
+
+    @rule(
+        turn=st.lists(
+            st.tuples(st.integers(-1, 4), anything, st.sampled_from([None, None, None, 0, 1])),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    def say(self, turn: list[tuple[int, list[Frames], int | None]]) -> None:
+        # No two turns of a loop are at the same time.
+        self.now += 1e-4
+        self.said_anything = True
+        for speaker, items, alone in turn:
+            if alone is not None and self.members:
+                self._say_alone(self._pick(alone), items)
+            else:
+                origin = self._pick(speaker) if speaker >= 0 and self.members else None
+                self._say(origin, items)
+            self._note_strokes()
+        self.stressed.flush()
+        self.calm.flush()
+        self._note_strokes()
+        for member in [member for member in self.members if member.stressed.given_up]:
+            self._leave(member, hears=False)
+
+    def _say(self, origin: Member | None, items: list[Frames]) -> None:
+        frames = self._with_serials(self._halting_on_beats(self.sense.of(items)))
+        if not frames:
+            return
+        self.held.hear(origin, frames)
+        for member in self.members:
+            member.held.hear(origin, frames)
+        if origin is None:
+            self.stressed.publish(frames)
+            self.calm.publish(frames)
+        else:
+            origin.note_own(frames)
+            self.stressed.publish(frames, origin=origin.outbox)
+            self.calm.publish(frames, origin=origin.calm.outbox)
+        # Where it stands is needed to halt the song on a beat.
+        self.calm.flush()
+
+    def _say_alone(self, member: Member, items: list[Frames]) -> None:
+        # Nothing that hangs together with what all hear.
+        frames = [
+            frame
+            for item in items
+            for frame in item
+            if frame[0] & 0xF0 in (0x80, 0x90, 0xE0) or (frame[0] & 0xF0 == 0xB0 and frame[1] in (64, 91))
+        ]
+        if frames:
+            member.held.hear(None, frames)
+            self.stressed.publish(frames, only=member.outbox)
+            self.calm.publish(frames, only=member.calm.outbox)
+
+    def _halting_on_beats(self, frames: Frames) -> Frames:
+        """Put in clocks before each Stop, up to a beat: nothing else brings a halted song between beats."""
+        running, clock = self.everything.plain.running, self.everything.plain.song_position
+        said: Frames = []
+        for frame in frames:
+            if frame == STOP and running:
+                said += [CLOCK] * (-clock % CLOCKS_A_BEAT)
+                running = False
+            elif frame == CLOCK and running:
+                clock += 1
+            elif frame[0] == 0xF2:
+                clock = 0
+            elif frame == b"\xfb" or (frame == b"\xfa" and not running):
+                clock = clock if frame == b"\xfb" else 0
+                running = True
+            elif frame == b"\xff":
+                running, clock = False, 0
+            said.append(frame)
+        return said
+
+    def _with_serials(self, frames: Frames) -> Frames:
+        """Number the system exclusive messages, so that their order can be seen."""
+        said: Frames = []
+        for frame in frames:
+            if frame[0] == 0xF0:
+                self.sysexes += 1
+                frame = bytes((0xF0, 0x7D, self.sysexes >> 7, self.sysexes & 127)) + frame[1:]
+            said.append(frame)
+        return said
+
+    def _note_strokes(self) -> None:
+        for member in self.members:
+            seen = len(member.calm.frames)
+            for frame in member.calm.frames[getattr(member, "seen", 0) :]:
+                if frame[0] & 0xF0 == 0x90 and frame[2]:
+                    key = (frame[0] & 15, frame[1])
+                    member.struck[key] = self.now
+                    member.late.discard(key)
+            member.seen = seen  # type: ignore[attr-defined]
+
+    # What has to be true at any time.
+
+    @invariant()
+    def every_member_is_in_tune_or_on_its_way(self) -> None:
+        for member in self.members:
+            member.check_memory()
+            if not member.outbox.stalled:
+                member.check_counts()
+                member.check_notes()
+                member.check_settings(self.everything)
+
+    def teardown(self) -> None:
+        try:
+            for origin in (*self.members, None):
+                self.stressed.release(None if origin is None else origin.outbox)
+                self.calm.release(None if origin is None else origin.calm.outbox)
+            for member in self.members:
+                self._read_on(member)
+                assert not member.stressed.sounds()
+                assert not member.calm.sounds()
+            assert not self.everything.sounds()
+        finally:
+            self.patches.close()
+
+
+TestHubs = Hubs.TestCase
+TestHubs.settings = hypothesis_settings(max_examples=60, stateful_step_count=25, deadline=None)
