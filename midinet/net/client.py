@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from ssl import SSLContext, SSLError
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from ..address import format_address
 from ..errors import (
@@ -142,6 +142,8 @@ class connect:
         self._reconnect_for = reconnect_for
         self._on_state = on_state
         self._port: SocketPort | None = None
+        # Of the attempt under way. The link forgets it when it is lost, which may be soon.
+        self._greeting: _Greeting | None = None
         self._options = LinkOptions(**options)
         # Of a port that reconnects: what connects it again, when, and since when it is not connected.
         self._retry_task: asyncio.Task[None] | None = None
@@ -178,7 +180,7 @@ class connect:
         port.name = self._where
         port._on_state = self._on_state
         port._open_for_itself(open_hub(self._loop, release_notes=self._options.release_notes))
-        _hand_over(link, port)
+        self._hand_over(link, port)
         return port
 
     # One attempt.
@@ -234,7 +236,8 @@ class connect:
 
         def made(link: Link) -> _Greeting:
             links.append(link)
-            return _Greeting(link, self._loop.create_future())
+            self._greeting = _Greeting(link, self._loop.create_future())
+            return self._greeting
 
         try:
             sock.setblocking(False)
@@ -253,10 +256,11 @@ class connect:
                 link.gate_sysex(None if self._options.sysex is True else SysexRule(self._options.sysex))
             if self._hello:
                 link.say(self._hello)
-            if self._hello and not self._has_token:
-                await self._wait_for_refusal(cast(_Greeting, link.owner))
+            assert self._greeting is not None
             if self._has_token:
-                self._check_answer(await cast(_Greeting, link.owner).answer)
+                self._check_answer(await self._greeting.answer)
+            elif self._hello:
+                await self._wait_for_refusal(self._greeting)
         except BaseException:
             for link in links:
                 link.abort()
@@ -351,7 +355,21 @@ class connect:
         now = self._loop.time()
         port._past.reconnects += 1
         port._take_link(link, max(self._down_since, now - LATE_NOTE_S))
-        _hand_over(link, port)
+        self._hand_over(link, port)
+
+    def _hand_over(self, link: Link, port: SocketPort) -> None:
+        """Give a link to its port, with what has arrived."""
+        assert self._greeting is not None
+        greeting, self._greeting = self._greeting, None
+        greeting.answer.cancel()
+        link.owner = port
+        link.release(Hold.FULL)
+        if greeting.heard:
+            port._link_heard(greeting.heard)
+        if link.reason is not None:
+            port._link_ending()
+        if link.lost:
+            port._link_lost()
 
 
 class _Greeting:
@@ -385,17 +403,3 @@ class _Greeting:
 
     def _link_lost(self) -> None:
         pass
-
-
-def _hand_over(link: Link, port: SocketPort) -> None:
-    """Give a link to its port, with what has arrived."""
-    greeting = cast(_Greeting, link.owner)
-    greeting.answer.cancel()
-    link.owner = port
-    link.release(Hold.FULL)
-    if greeting.heard:
-        port._link_heard(greeting.heard)
-    if link.reason is not None:
-        port._link_ending()
-    if link.lost:
-        port._link_lost()

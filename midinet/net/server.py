@@ -250,9 +250,9 @@ class PortServer:
             TypeError: it is no mido.Message.
         """
         frame = encode(message)
-        self._spree += 1 + (len(frame) >> 8)
-        if self._spree >= FAIR_SPREE:
-            self._spree = 0
+        self._spree += 1 + (len(frame) >> 5)
+        while self._spree >= FAIR_SPREE:
+            self._spree -= FAIR_SPREE
             await asyncio.sleep(0)
         self._send_frames((frame,))
 

@@ -17,7 +17,7 @@ from tests.fuzz import fuzz_asides, fuzz_parser, seed_inputs
 TARGETS = pytest.mark.parametrize("target", [fuzz_parser, fuzz_asides], ids=["parser", "asides"])
 
 # For each target. By hand it is minutes, see tests/fuzz/__init__.py.
-SECONDS = 2
+SECONDS = 1
 
 
 def check_seeds(target: ModuleType) -> None:

@@ -167,6 +167,8 @@ class Sense:
         return True
 
 
-def history(*items: st.SearchStrategy[Frames], max_size: int = 30) -> st.SearchStrategy[list[Frames]]:
+def history(
+    *items: st.SearchStrategy[Frames], min_size: int = 0, max_size: int = 30
+) -> st.SearchStrategy[list[Frames]]:
     """What is played of these. Each entry belongs together."""
-    return st.lists(st.one_of(*items), max_size=max_size)
+    return st.lists(st.one_of(*items), min_size=min_size, max_size=max_size)

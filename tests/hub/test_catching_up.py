@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 from unittest.mock import patch
 
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from midinet.hub.hub import Hub
 from midinet.hub.outbox import LATE_NOTE_S, Outbox, OutboxLimits
@@ -214,7 +215,23 @@ anything = history(
     system_reset(),
     st.sampled_from([[SENSING], [b"\xf3\x01"], [b"\xf3\x02"], [b"\xf6"], [b"\xf1\x05"]]),
     PADDING.map(lambda size: [b"\xf0" + bytes(size) + b"\xf7"]),
-    max_size=6,
+    min_size=1,
+    max_size=12,
+)
+SECONDS = st.sampled_from([0.0, 0.0, 0.05, 0.15, 0.3, 2.0])
+WHICH = st.integers(0, 4)
+
+
+MEMBERS = st.tuples(
+    st.sampled_from([False, True, "notes"]),
+    st.builds(
+        OutboxLimits,
+        slow=st.sampled_from(["thin", "thin", "thin", "disconnect"]),
+        max_bytes=st.sampled_from([1024, 2000, 1 << 20]),
+        soft_bytes=st.sampled_from([60, 1024, 1 << 18]),
+        soft_messages=st.sampled_from([8, 1 << 17]),
+        soft_age=st.sampled_from([0.1, 1.0]),
+    ),
 )
 
 
@@ -237,35 +254,33 @@ class Hubs(RuleBasedStateMachine):
 
     # Members come, go, and stop reading.
 
+    @initialize(members=st.lists(MEMBERS, min_size=2, max_size=4))
+    def begin(self, members: list[tuple[bool | str, OutboxLimits]]) -> None:
+        for snapshot, limits in members:
+            self.join((snapshot, limits))
+
     @precondition(lambda self: len(self.members) < 5)
-    @rule(
-        snapshot=st.sampled_from([False, True, "notes"]),
-        slow=st.sampled_from(["thin", "thin", "thin", "disconnect"]),
-        max_bytes=st.sampled_from([1024, 2000, 1 << 20]),
-        soft_bytes=st.sampled_from([30, 1024, 1 << 18]),
-        soft_messages=st.sampled_from([3, 1 << 17]),
-        soft_age=st.sampled_from([0.1, 1.0]),
-    )
-    def join(self, snapshot: bool | str, **limits: Any) -> None:
+    @rule(member=MEMBERS)
+    def join(self, member: tuple[bool | str, OutboxLimits]) -> None:
+        snapshot, limits = member
         in_tune = bool(snapshot) or not self.said_anything
-        member = Member(OutboxLimits(**limits), self.held.copy(), in_tune=in_tune)
-        since = -float("inf") if snapshot == "notes" else float("inf")
-        self.stressed.join(member.outbox, snapshot=bool(snapshot), struck_since=since)
-        self.calm.join(member.calm.outbox, snapshot=bool(snapshot), struck_since=since)
+        joined = Member(limits, self.held.copy(), in_tune=in_tune)
+        since = -inf if snapshot == "notes" else inf
+        self.stressed.join(joined.outbox, snapshot=bool(snapshot), struck_since=since)
+        self.calm.join(joined.calm.outbox, snapshot=bool(snapshot), struck_since=since)
         if snapshot:
-            assert member.calm.state() == self.everything.state()
+            assert joined.calm.state() == self.everything.state()
         if snapshot == "notes":
-            assert member.calm.plain.sounding == self.held.sounds_for(member)
-        self.members.append(member)
+            assert joined.calm.plain.sounding == self.held.sounds_for(joined)
+        self.members.append(joined)
 
     def _pick(self, number: int) -> Member:
         return self.members[number % len(self.members)]
 
     some_member = precondition(lambda self: self.members)
-    which = st.integers(0, 4)
 
     @some_member
-    @rule(which=which, hears=st.booleans())
+    @rule(which=WHICH, hears=st.booleans())
     def leave(self, which: int, hears: bool) -> None:
         self._leave(self._pick(which), hears=hears)
 
@@ -297,19 +312,16 @@ class Hubs(RuleBasedStateMachine):
         self._forget(origin)
 
     @some_member
-    @rule(which=which)
-    def stall(self, which: int) -> None:
-        self._pick(which).outbox.stall()
-
-    @some_member
-    @rule(which=which, pushes_back=st.booleans())
-    def take_a_piece(self, which: int, pushes_back: bool) -> None:
+    @rule(which=WHICH, pieces=st.integers(1, 4), pushes_back=st.booleans(), seconds=SECONDS)
+    def take_some_pieces(self, which: int, pieces: int, pushes_back: bool, seconds: float) -> None:
         member = self._pick(which)
-        if member.outbox.stalled and not self._drain(member) and not pushes_back:
-            member.outbox.flow()
+        for _ in range(pieces):
+            if member.outbox.stalled and not self._drain(member) and not pushes_back:
+                member.outbox.flow()
+            self.now += seconds
 
     @some_member
-    @rule(which=which)
+    @rule(which=WHICH)
     def read_on(self, which: int) -> None:
         self._read_on(self._pick(which))
 
@@ -333,20 +345,24 @@ class Hubs(RuleBasedStateMachine):
                     assert self.now - member.struck[frame[0] & 15, frame[1]] <= LATE_NOTE_S
         return more
 
-    @rule(seconds=st.sampled_from([0.05, 0.15, 0.3, 2.0]))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-
     # What is said.
 
     @rule(
         turn=st.lists(
             st.tuples(st.integers(-1, 4), anything, st.sampled_from([None, None, None, 0, 1])),
             min_size=1,
-            max_size=4,
-        )
+            max_size=3,
+        ),
+        stalling=st.sets(WHICH, max_size=3),
+        seconds=SECONDS,
     )
-    def say(self, turn: list[tuple[int, list[Frames], int | None]]) -> None:
+    def say(
+        self, turn: list[tuple[int, list[Frames], int | None]], stalling: set[int], seconds: float
+    ) -> None:
+        for which in stalling:
+            if self.members:
+                self._pick(which).outbox.stall()
+        self.now += seconds
         # No two turns of a loop are at the same time.
         self.now += 1e-4
         self.said_anything = True

@@ -181,11 +181,11 @@ async def stalled(server: PortServer) -> SocketPort:
     await server.send(Message("stop"))
     port = server.ports[0]
     async with asyncio.timeout(PATIENCE_S):
-        # What is stalled may flow again, as one system hands over to the other.
+        # What is stalled may flow again: acknowledgements take their time (RFC 9293 section 3.8.6.3).
         while not port._link.outbox.stalled:
             for number in range(128):
                 await server.send(Message("note_on", note=number))
-            await asyncio.sleep(0.02 if port._link.outbox.stalled else 0)
+            await asyncio.sleep(0.25 if port._link.outbox.stalled else 0)
     await server.send(Message("note_on", note=1, channel=1))
     await asyncio.sleep(0)
     return port
