@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,8 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mido
+import mido.sockets
 import pytest
 
+from tests.harness.certificates import certificates
 from tests.harness.raw import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
@@ -58,9 +61,9 @@ def start(*command: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
     )
 
 
-def program(block: str, portno: int) -> subprocess.Popen[str]:
+def program(block: str, portno: int, cwd: Path = ROOT) -> subprocess.Popen[str]:
     assert "8080" in block
-    return start(sys.executable, "-c", block.replace("8080", str(portno)))
+    return start(sys.executable, "-c", block.replace("8080", str(portno)), cwd=cwd)
 
 
 def wait_until_listening(portno: int, process: subprocess.Popen[str]) -> None:
@@ -79,7 +82,7 @@ def wait_until_listening(portno: int, process: subprocess.Popen[str]) -> None:
 
 def test_there_is_nothing_but_python_and_shell() -> None:
     assert {language for language, _ in BLOCKS} == {"python", "sh"}
-    assert len(PYTHON) == 4
+    assert len(PYTHON) == 7
 
 
 def test_the_server_and_both_clients_of_the_first_screen(
@@ -95,9 +98,34 @@ def test_the_server_and_both_clients_of_the_first_screen(
     assert [server.stdout.readline() for _ in range(4)] == [NOTE, NOTE_OFF] * 2
 
 
+def test_the_client_that_survives_outages(portno: int, started: list[subprocess.Popen[str]]) -> None:
+    heard = []
+    with mido.sockets.PortServer("127.0.0.1", portno) as server:
+        client = program(PYTHON[3], portno)
+        started.append(client)
+        for message in server.accept():
+            heard.append((message.type, message.note))
+            if len(heard) == 6:
+                break
+    assert heard == [(kind, note) for note in (60, 62, 64) for kind in ("note_on", "note_off")]
+
+
+def test_who_may_play(portno: int, started: list[subprocess.Popen[str]], tmp_path: Path) -> None:
+    made = certificates()
+    shutil.copy(made.ca, tmp_path / "ca.pem")
+    shutil.copy(made.server_cert, tmp_path / "server.pem")
+    shutil.copy(made.server_key, tmp_path / "server.key")
+    server = program(PYTHON[4], portno, tmp_path)
+    started.append(server)
+    wait_until_listening(portno, server)
+    assert program(PYTHON[5], portno, tmp_path).communicate(timeout=PATIENCE_S) == ("", "")
+    stranger = program(PYTHON[5].replace("3f6c0a", "3f6c0b"), portno, tmp_path)
+    assert "does not accept the token" in stranger.communicate(timeout=PATIENCE_S)[1]
+
+
 def test_moving_from_mido_is_changing_the_import(portno: int) -> None:
-    assert program(PYTHON[3], portno).communicate(timeout=PATIENCE_S) == ("", "")
-    assert "was: from mido.sockets import PortServer, connect" in PYTHON[3]
+    assert program(PYTHON[6], portno).communicate(timeout=PATIENCE_S) == ("", "")
+    assert "was: from mido.sockets import PortServer, connect" in PYTHON[6]
 
 
 def test_the_commands_that_set_up_are_those_of_continuous_integration() -> None:

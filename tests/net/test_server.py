@@ -353,7 +353,7 @@ async def test_a_tls_client_is_let_go_and_the_log_says_why(caplog: pytest.LogCap
 
 async def test_a_client_that_does_not_read_delays_nobody_and_is_let_go() -> None:
     async with (
-        serving(slow="disconnect", max_outbox=10_000) as server,
+        serving(slow="disconnect", max_outbox=10_000, send_buffer=4096, stall_timeout=None) as server,
         RawPeer(portno(server), receive_buffer=4096) as stalled,
         connect("127.0.0.1", portno(server)) as good,
     ):
@@ -375,7 +375,7 @@ async def test_a_client_that_does_not_read_delays_nobody_and_is_let_go() -> None
 
 async def test_a_client_that_does_not_read_delays_nobody_and_is_thinned() -> None:
     async with (
-        serving(soft_outbox=10_000, stall_timeout=None) as server,
+        serving(soft_outbox=1000, send_buffer=4096, stall_timeout=None, dead_peer_timeout=None) as server,
         RawPeer(portno(server), receive_buffer=4096) as stalled,
         connect("127.0.0.1", portno(server)) as good,
     ):
@@ -587,7 +587,10 @@ async def test_closing_empties_the_backlog_of_a_slow_client() -> None:
 
 
 async def test_closing_waits_no_longer_than_told_for_a_client_that_does_not_read() -> None:
-    async with serving(close_timeout=0.05) as server, RawPeer(portno(server), receive_buffer=4096) as stalled:
+    async with (
+        serving(slow="disconnect", close_timeout=0.05) as server,
+        RawPeer(portno(server), receive_buffer=4096) as stalled,
+    ):
         await until(lambda: server.stats.clients == 1)
         while not server.ports or not server.ports[0]._link.outbox.backlog_bytes > 50_000:
             await server.send(note(1))
