@@ -61,6 +61,11 @@ def difference(before: Performance | None, now: Performance, *, struck_since: fl
     if before is None:
         before = Performance()
         before.resets = now.resets
+    if over := before.off_neutral() - now.off_neutral():
+        # They may be neutral already, by a message that hardware ignores.
+        before = before.copy()
+        for place in over:
+            before.values[place] = UNSET
     after_reset = before if before.resets == now.resets else Performance()
     ended = [after_reset is not before or _differs(before, now, channel, *_MODES) for channel in range(16)]
     note_offs, note_ons = _notes(before, now, ended, struck_since)
@@ -239,17 +244,12 @@ def _transport(before: Performance, now: Performance) -> list[bytes]:
 def release(performance: Performance, origin: Origin) -> list[bytes]:
     """Let go of what only this origin still held, and return the frames that do so."""
     before = performance.view()
-    return _let_go(before, performance, performance.forget(origin))
+    performance.forget(origin)
+    return difference(before, performance)
 
 
 def release_all(performance: Performance) -> list[bytes]:
     """Let go of everything that would sound on, and return the frames that do so."""
     before = performance.view()
-    return _let_go(before, performance, performance.silence())
-
-
-def _let_go(before: Performance, now: Performance, places: list[int]) -> list[bytes]:
-    for place in places:
-        # It may be neutral by a message that hardware ignores.
-        before.values[place] = UNSET
-    return difference(before, now)
+    performance.silence()
+    return difference(before, performance)

@@ -12,23 +12,29 @@ What each member hears is in the order of the calls, whatever their kind.
 
 The hub's performance is what was said, as of the last flush, so at any time every member has been offered
 exactly that. A member that was told something alone has a performance of its own from then on.
+
+What members that leave still held is let go of once a turn too, for all of them together: a network that
+fails may take hundreds at once, and their notes would be hundreds of writes to each of the others.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf
 from operator import itemgetter
 from typing import NamedTuple
 
-from .difference import difference, release, release_all
+from .difference import difference, release_all
 from .outbox import Outbox
-from .performance import Performance
+from .performance import Origin, Performance
 
 # Bytes published before a flush that no longer waits for the end of the turn. It bounds what a turn
 # holds, and lets the first listeners go on while the rest is still being read.
 _MAX_TURN = 65536
+
+_STATUS = re.compile(rb"[\x80-\xff]")
 
 
 class _Said(NamedTuple):
@@ -60,6 +66,8 @@ class Hub:
         self._members: dict[Outbox, None] = {}
         self._turn: list[_Said] = []
         self._turn_bytes = 0
+        # Who left, and has not been let go of towards the others.
+        self._gone: list[Outbox | None] = []
         self._performance = Performance()
         self._apart: dict[Outbox, Performance] = {}
 
@@ -81,37 +89,92 @@ class Hub:
     def leave(self, outbox: Outbox, *, hears: bool = False) -> None:
         """Take a member out. What was published before still goes to it, as far as it can.
 
-        Everybody else hears what lets go of what only it held.
+        Everybody else hears, with the next flush, what lets go of what only it held.
 
         Args:
             hears: it is still there, and hears what lets go of all that it was told.
         """
-        self.flush()
+        self._flush_turn()
         if outbox not in self._members:
             return
-        # It catches up with what it was told, not with what the others hear from now on.
-        left = self._performance_of(outbox).view(outbox)
-        outbox.follow(lambda: left)
-        if self._release_notes and hears:
-            self._offer(outbox, release_all(left))
+        present = self._performance_of(outbox)
+        if hears and self._release_notes:
+            self._dismiss(outbox, present)
+        else:
+            # It catches up with what it was told, not with what the others hear from now on.
+            outbox.follow(lambda: present)
         del self._members[outbox]
         self._apart.pop(outbox, None)
         if self._release_notes:
-            self.release(outbox)
+            if not self._gone:
+                self._flush_soon()
+            self._gone.append(outbox)
+
+    def dismiss_all(self) -> None:
+        """Take all members out. Each hears what lets go of all that it was told."""
+        self.flush()
+        performance = self._performance
+        if not self._release_notes:
+            for outbox in tuple(self._members):
+                self.leave(outbox)
+            return
+        # Most hear the same, and the others the same but for the notes that they hold themselves: with a
+        # thousand members, to ask for each what it was told of each note would take many seconds.
+        silent = performance.view()
+        note_offs: dict[int, bytes] = {}
+        others = b""
+        for frame in release_all(silent):
+            if frame[0] < 0x90:
+                key = (frame[0] & 15) << 7 | frame[1]
+                note_offs[key] = note_offs.get(key, b"") + frame
+            else:
+                others += frame
+        keys: dict[Origin, list[int]] = {}
+        for key, holders in performance.notes.items():
+            for origin in holders:
+                keys.setdefault(origin, []).append(key)
+        setters = {origin for setters in performance._setters.values() for origin in setters}
+        data = b"".join(note_offs.values()) + others
+        for outbox in self._members:
+            if outbox in self._apart or outbox in setters or outbox.stalled:
+                self._dismiss(outbox, self._performance_of(outbox))
+                continue
+            own = data
+            if outbox in keys:
+                told = Performance()
+                for key in keys[outbox]:
+                    if (total := performance.total(key, outbox)) is not None:
+                        told.notes[key] = {None: total}
+                heard = b"".join(
+                    [offs for key, offs in note_offs.items() if outbox not in performance.notes[key]]
+                )
+                own = heard + b"".join(release_all(told)) + others
+            outbox.follow(lambda: silent)
+            if own:
+                outbox.offer(own, len(_STATUS.findall(own)), self._clock())
+        self._members.clear()
+        self._apart.clear()
+
+    def _dismiss(self, outbox: Outbox, present: Performance) -> None:
+        left = present.view(outbox)
+        outbox.follow(lambda: left)
+        self._offer(outbox, release_all(left))
 
     def release(self, origin: Outbox | None) -> None:
         """Let go of what only this origin still holds, towards everybody else."""
         self.flush()
-        frames = release(self._performance, origin)
-        alone = self._performance.tell_holders()
+        self._gone.append(origin)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        gone, self._gone = self._gone, []
+        shared, alone = _release(self._performance, gone)
         for outbox in tuple(self._members):
+            frames, told = shared, alone
             if (own := self._apart.get(outbox)) is not None:
-                own_frames = release(own, origin)
-                own_frames += own.tell_holders().get(outbox, [])
-            else:
-                own_frames = [*frames, *alone.get(outbox, [])]
-            if outbox is not origin:
-                self._offer(outbox, own_frames)
+                frames, told = _release(own, gone)
+            if outbox not in gone:
+                self._offer(outbox, [*frames, *told.get(outbox, [])])
 
     def publish(
         self, frames: Sequence[bytes], *, origin: Outbox | None = None, only: Outbox | None = None
@@ -124,6 +187,8 @@ class Hub:
             only: the one member that hears them.
         """
         data = b"".join(frames)
+        if self._gone:
+            self._let_go()
         if not self._turn:
             self._flush_soon()
         self._turn.append(_Said(data, frames, origin, only))
@@ -133,6 +198,12 @@ class Hub:
 
     def flush(self) -> None:
         """Hand what was published to the members it is for."""
+        self._flush_turn()
+        # What was published before they left has gone out, and nothing has been published since.
+        if self._gone:
+            self._let_go()
+
+    def _flush_turn(self) -> None:
         turn = self._turn
         if not turn:
             return
@@ -183,3 +254,16 @@ class Hub:
         frames = list(frames)
         if frames and outbox in self._members:
             outbox.offer(b"".join(frames), len(frames), self._clock())
+
+
+def _release(
+    performance: Performance, origins: Sequence[Origin]
+) -> tuple[list[bytes], dict[Origin, list[bytes]]]:
+    """Let go of what only these origins hold. Returns what all hear, and what single ones hear beside it."""
+    before = performance.view()
+    alone: dict[Origin, list[bytes]] = {}
+    for origin in origins:
+        performance.forget(origin)
+        for listener, frames in performance.tell_holders().items():
+            alone.setdefault(listener, []).extend(frames)
+    return difference(before, performance), alone

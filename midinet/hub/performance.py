@@ -27,6 +27,7 @@ Notes, and all that is kept by channel and number, have the key `channel << 7 | 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 # Whoever says something; None is the owner of the hub.
@@ -72,10 +73,13 @@ _RESETS = {MODULATION: 0, EXPRESSION: 127, DAMPER: 0, PORTAMENTO: 0, SOSTENUTO: 
 _RESETS |= {MODULATION + 32: 0, EXPRESSION + 32: 0, HOLD_2: 0}
 _STAY = frozenset({BANK_MSB, BANK_LSB, 7, 39, 10, 42, *range(70, 80), *range(91, 96)})
 _RESET_TO_UNKNOWN = frozenset(range(ALL_SOUND_OFF)) - _RESETS.keys() - _STAY
+_UNKNOWN = int.from_bytes(bytes([UNSET if number in _RESET_TO_UNKNOWN else 0 for number in range(128)]))
 # What has been set goes to 0, and what has not stays so.
 _TO_ZERO = bytes((*(0 for _ in range(UNSET)), UNSET))
 # Controllers that do more than keep a value.
 _SPECIAL = frozenset({DATA_MSB, DATA_LSB, *range(DATA_INCREMENT, RPN_MSB + 1), *range(ALL_SOUND_OFF, 128)})
+
+_MORE_THAN_A_VALUE = _SPECIAL | {*range(32), *PEDALS, PORTAMENTO_CONTROL}
 
 # 6 clocks are one unit of the song position pointer, which has 14 bits (page 27).
 CLOCKS_A_BEAT = 6
@@ -102,16 +106,28 @@ class Held(NamedTuple):
     doubtful: int = 0
     """Those of them that were ended by a message that hardware may ignore. They come on top."""
 
+    def struck_again(self, velocity: int, at: float) -> Held:
+        """Return it after another note-on."""
+        outstanding = self.outstanding
+        if outstanding < _MOST_OUTSTANDING:
+            outstanding += 1
+        return _held((velocity, at, True, outstanding, self.doubtful))
+
     def let_go(self) -> Held:
         """Return it after a note-off."""
-        if self.outstanding:
-            return self._replace(sounding=False, outstanding=self.outstanding - 1)
-        return self._replace(doubtful=self.doubtful - 1)
+        velocity, since, sounding, outstanding, doubtful = self
+        if outstanding:
+            return _held((velocity, since, False, outstanding - 1, doubtful))
+        return _held((velocity, since, sounding, 0, doubtful - 1))
 
     def ended(self) -> Held:
         """Return it after a message that hardware may ignore."""
         doubtful = min(self.outstanding + self.doubtful, _MOST_OUTSTANDING)
-        return self._replace(sounding=False, outstanding=0, doubtful=doubtful)
+        return _held((self.velocity, self.since, False, 0, doubtful))
+
+
+# A third of the time that Held() takes, which is called for nearly every note.
+_held = partial(tuple.__new__, Held)
 
 
 class _Owed(NamedTuple):
@@ -173,43 +189,62 @@ class Performance:
             another one held longer. Nearly always nothing.
         """
         self._frozen = None
-        notes = self.notes
+        notes, values, setters = self.notes, self.values, self._setters
+        # Most pressures and bends follow one by the same origin, and are one like that.
+        mine = {origin: True}
+        # What is struck here differs in its velocity alone.
+        struck: dict[int, Held] = {}
         for frame in frames:
             status = frame[0]
             if status < 0xA0:
+                velocity = frame[2]
                 key = (status & 15) << 7 | frame[1]
                 holders = notes.get(key)
-                if status >= 0x90 and frame[2]:
-                    if holders is None:
-                        notes[key] = {origin: Held(frame[2], at)}
-                    elif (held := holders.get(origin)) is None:
-                        holders[origin] = Held(frame[2], at)
+                if status >= 0x90 and velocity:
+                    if holders is None or origin not in holders:
+                        held = struck.get(velocity)
+                        if held is None:
+                            held = struck[velocity] = _held((velocity, at, True, 1, 0))
+                        if holders is None:
+                            notes[key] = {origin: held}
+                        else:
+                            holders[origin] = held
                     else:
-                        outstanding = min(held.outstanding + 1, _MOST_OUTSTANDING)
-                        holders[origin] = Held(frame[2], at, True, outstanding, held.doubtful)
-                elif holders is not None and (held := holders.get(origin)) is not None:
+                        holders[origin] = holders[origin].struck_again(velocity, at)
+                elif holders is not None and origin in holders:
+                    held = holders[origin]
                     if held.outstanding + held.doubtful > 1:
                         holders[origin] = held.let_go()
-                    else:
+                    elif len(holders) > 1:
                         del holders[origin]
-                        if not holders:
-                            del notes[key]
+                    else:
+                        del notes[key]
             elif status < 0xC0:
-                key = (status & 15) << 7 | frame[1]
+                number, value = frame[1], frame[2]
+                key = (status & 15) << 7 | number
                 if status < 0xB0:
-                    self._set_held(POLY_PRESSURES + key, frame[2], origin)
-                elif frame[1] in _SPECIAL:
-                    self._control(status & 15, frame[1], frame[2], origin)
-                elif frame[1] in PEDALS:
-                    self._set_held(key, frame[2], origin)
-                elif frame[1] == PORTAMENTO_CONTROL:
-                    pass  # It is for the next note alone (page 16).
-                else:
-                    self.values[key] = frame[2]
-                    if frame[1] < 32:
-                        self.values[key + 32] = UNSET
-            elif status < 0xF0:
+                    place = POLY_PRESSURES + key
+                    values[place] = value
+                    if not value or setters.get(place) != mine:
+                        self._remember(place, origin, value != 0)
+                elif number not in _MORE_THAN_A_VALUE:
+                    values[key] = value
+                elif number < 32 and number != DATA_MSB:
+                    values[key] = value
+                    values[key + 32] = UNSET
+                elif number in PEDALS:
+                    self._set_held(key, value, origin)
+                elif number != PORTAMENTO_CONTROL:
+                    self._control(status & 15, number, value, origin)
+            elif status < 0xE0:
                 self._set_channel(status, frame, origin)
+            elif status < 0xF0:
+                lsb, msb, place = frame[1], frame[2], BENDS_MSB + (status & 15)
+                values[place] = msb
+                values[place - BENDS_MSB + BENDS_LSB] = lsb
+                bent = lsb != 0 or msb != 64
+                if not bent or setters.get(place) != mine:
+                    self._remember(place, origin, bent)
             elif status != 0xF0:
                 self._system(status, frame)
         return self._settle() if self._owed else []
@@ -246,12 +281,8 @@ class Performance:
             values[PROGRAMS + channel] = frame[1]
             values[BANKS_MSB + channel] = values[channel << 7 | BANK_MSB]
             values[BANKS_LSB + channel] = values[channel << 7 | BANK_LSB]
-        elif status < 0xE0:
-            self._set_held(PRESSURES + channel, frame[1], origin)
         else:
-            values[BENDS_LSB + channel] = frame[1]
-            values[BENDS_MSB + channel] = frame[2]
-            self._remember(BENDS_MSB + channel, origin, frame[1:] != b"\x00\x40")
+            self._set_held(PRESSURES + channel, frame[1], origin)
 
     def _control(self, channel: int, number: int, value: int, origin: Origin) -> None:
         values = self.values
@@ -267,7 +298,7 @@ class Performance:
         elif number == 122:
             values[channel << 7 | number] = value
         else:
-            self._end_notes(range(channel << 7, (channel + 1) << 7))
+            self._end_notes([key for key in self.notes if key >> 7 == channel])
             if number in (OMNI_OFF, OMNI_ON):
                 values[OMNI_MODES + channel] = number
             elif number in (MONO_ON, POLY_ON):
@@ -306,8 +337,9 @@ class Performance:
     def reset_controllers(self, channel: int) -> None:
         """Do as Reset All Controllers says. Who set what is remembered: it may have been ignored."""
         values, first = self.values, channel << 7
-        for number in _RESET_TO_UNKNOWN:
-            values[first | number] = UNSET
+        numbers = slice(first, first + 128)
+        # Peers may send nothing but this message, so it has to be cheap: all of them at once.
+        values[numbers] = (int.from_bytes(values[numbers]) | _UNKNOWN).to_bytes(128)
         for number, neutral in _RESETS.items():
             if values[first | number] != UNSET:
                 values[first | number] = neutral
@@ -320,8 +352,9 @@ class Performance:
 
     def _end_notes(self, keys: Iterable[int]) -> None:
         for key in keys:
-            if holders := self.notes.get(key):
-                self.notes[key] = {origin: held.ended() for origin, held in holders.items()}
+            for origin, held in self.notes[key].items():
+                if held.outstanding:
+                    self.notes[key][origin] = held.ended()
 
     def _system(self, status: int, frame: bytes) -> None:
         if status == 0xF8:
@@ -432,27 +465,21 @@ class Performance:
         self.values[:] = bytes([value if other == UNSET else UNSET for value, other in pairs])
         self.parameters.clear()
 
-    def silence(self) -> list[int]:
-        """Let go of everything that would sound on, whoever holds it: notes, pedals, bends and pressures.
+    def off_neutral(self) -> set[int]:
+        """Return the places of the pedals, bends and pressures that somebody has to put back."""
+        return {place for place, setters in self._setters.items() if setters[next(reversed(setters))]}
 
-        Returns:
-            The places in `values` of what had to be set to neutral.
-        """
+    def silence(self) -> None:
+        """Let go of everything that would sound on, whoever holds it: notes, pedals, bends and pressures."""
         self._frozen = None
         self.notes.clear()
         self._owed.clear()
-        places = list(self._setters)
-        self._setters.clear()
-        for place in places:
+        for place in self._setters:
             self._put(place, None)
-        return places
+        self._setters.clear()
 
-    def forget(self, origin: Origin) -> list[int]:
-        """Let go of what only this origin still held: it is gone.
-
-        Returns:
-            The places in `values` of what had to be set to neutral.
-        """
+    def forget(self, origin: Origin) -> None:
+        """Let go of what only this origin still held: it is gone."""
         self._frozen = None
         for key in [key for key, holders in self.notes.items() if origin in holders]:
             holders = self.notes[key]
@@ -466,18 +493,15 @@ class Performance:
             if not holders:
                 del self.notes[key]
         self._alone = {}
-        places: list[int] = []
         for place, setters in list(self._setters.items()):
             if origin not in setters:
                 continue
             last = next(reversed(setters))
             if setters[origin] and last is origin:
                 self._put(place, None)
-                places.append(place)
             elif setters[origin]:
                 self._alone.setdefault(last, []).append(_neutral(place))
             self._keep_setters(place, {by: off for by, off in setters.items() if by is not origin})
-        return places
 
     def _put(self, place: int, value: int | None) -> None:
         """Set all of a pedal, bend or pressure to a value; None is neutral."""

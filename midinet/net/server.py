@@ -202,6 +202,8 @@ class PortServer:
         if self._closing:
             return
         self._closing = True
+        if self._started:
+            self._hub.dismiss_all()
         for port in list(self._all):
             port._begin_close()
         self._inbox.end(self._closed_error)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midinet.hub.difference import difference, release
+from midinet.hub.difference import difference, release, release_all
 from midinet.hub.performance import (
     BANKS_LSB,
     BANKS_MSB,
@@ -137,8 +137,7 @@ def test_a_view_leaves_out_what_the_listener_itself_holds_and_set() -> None:
     assert view.notes == {61: {None: Held(100, 0.0)}}
     # The damper is its own affair.
     assert (view.values[DAMPER], view.values[66]) == (0, 127)
-    assert view.silence() == [66]
-    assert {key: view.total(key) for key in performance.view().notes} == {60: None, 61: None}
+    assert release_all(view) == [note_off(61), control(0, 66, 0)]
 
 
 def test_copies_do_not_change_and_are_shared_while_nothing_does() -> None:
