@@ -21,7 +21,6 @@ import mido
 import mido.sockets
 import pytest
 
-from tests.harness.certificates import certificates
 from tests.harness.raw import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
@@ -80,6 +79,14 @@ def wait_until_listening(portno: int, process: subprocess.Popen[str]) -> None:
     pytest.fail("it does not listen")
 
 
+def make_certificate_and_token(folder: Path) -> None:
+    """Run the README's own lines, and give the clients their copy."""
+    for line in SHELL:
+        if line.startswith("openssl "):
+            subprocess.run(line, shell=True, check=True, capture_output=True, cwd=folder, timeout=PATIENCE_S)
+    shutil.copy(folder / "server.pem", folder / "ca.pem")
+
+
 def test_there_is_nothing_but_python_and_shell() -> None:
     assert {language for language, _ in BLOCKS} == {"python", "sh"}
     assert len(PYTHON) == 7
@@ -111,16 +118,43 @@ def test_the_client_that_survives_outages(portno: int, started: list[subprocess.
 
 
 def test_who_may_play(portno: int, started: list[subprocess.Popen[str]], tmp_path: Path) -> None:
-    made = certificates()
-    shutil.copy(made.ca, tmp_path / "ca.pem")
-    shutil.copy(made.server_cert, tmp_path / "server.pem")
-    shutil.copy(made.server_key, tmp_path / "server.key")
+    if shutil.which("openssl") is None:
+        pytest.skip("the command openssl is not installed")
+    make_certificate_and_token(tmp_path)
     server = program(PYTHON[4], portno, tmp_path)
     started.append(server)
     wait_until_listening(portno, server)
     assert program(PYTHON[5], portno, tmp_path).communicate(timeout=PATIENCE_S) == ("", "")
     stranger = program(PYTHON[5].replace("3f6c0a", "3f6c0b"), portno, tmp_path)
     assert "does not accept the token" in stranger.communicate(timeout=PATIENCE_S)[1]
+
+
+def test_who_may_play_on_the_command_line(
+    portno: int, started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    pytest.importorskip("typer", reason="the extra cli is not installed")
+    if shutil.which("openssl") is None:
+        pytest.skip("the command openssl is not installed")
+    make_certificate_and_token(tmp_path)
+    midinet = (sys.executable, "-m", "midinet")
+    where = f"localhost:{portno}"
+    server = start(
+        *midinet,
+        *("serve", where, "--cert", "server.pem", "--key", "server.key", "--token-file", "token"),
+        cwd=tmp_path,
+    )
+    started.append(server)
+    wait_until_listening(portno, server)
+    send = (*midinet, "send", where, "--ca", "ca.pem", "program_change", "program=5")
+    welcome = start(*send, "--token-file", "token", cwd=tmp_path)
+    assert welcome.communicate(timeout=PATIENCE_S) == ("", "")
+    assert welcome.returncode == 0
+    stranger = start(*send, "--token", "3f6c0b", cwd=tmp_path)
+    assert "does not accept the token" in stranger.communicate(timeout=PATIENCE_S)[1]
+    unsure = start(*midinet, "send", where, "--tls", "--token-file", "token", "clock", cwd=tmp_path)
+    assert "self-signed certificate" in unsure.communicate(timeout=PATIENCE_S)[1].replace(
+        "self signed", "self-signed"
+    )
 
 
 def test_moving_from_mido_is_changing_the_import(portno: int) -> None:
@@ -137,7 +171,7 @@ def test_the_commands_that_set_up_are_those_of_continuous_integration() -> None:
 
 
 def test_there_is_no_other_command() -> None:
-    kinds = ("python3 -m venv ", "python3 -m benchmarks.", "midinet ")
+    kinds = ("python3 -m venv ", "python3 -m benchmarks.", "midinet ", "openssl ")
     assert [line for line in SHELL if not line.startswith(kinds)] == []
 
 

@@ -85,8 +85,8 @@ class Target:
                 is_over = True
             if is_over and clock() - begin < _UNHEARD_S and not port.stats.bytes_received:
                 raise Complaint(
-                    f"{port.name} closed the connection without a word: it may ask for a token or TLS, "
-                    "not allow this address, or be full",
+                    f"{port.name} closed the connection without a word: it was stopped, asks for a token or "
+                    "TLS, does not allow this address, or is full",
                     1,
                 )
 

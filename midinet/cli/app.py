@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any, cast
 
 import typer
@@ -65,6 +66,13 @@ def midinet(
         raise typer.Exit(2)
 
 
+def _command_of(arguments: list[str] | None) -> str:
+    """The command whose help to see, where the error does not say: typer's parser knows no verbs."""
+    first = next(iter(sys.argv[1:] if arguments is None else arguments), None)
+    verbs = {command.name for command in app.registered_commands}
+    return f"midinet {first}" if first in verbs else "midinet"
+
+
 def run_app(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
@@ -74,7 +82,7 @@ def run_app(arguments: list[str] | None = None) -> int:
     try:
         status: Any = app(arguments, prog_name="midinet", standalone_mode=False)
     except _UsageError as error:
-        command = error.ctx.command_path if error.ctx is not None else "midinet"
+        command = error.ctx.command_path if error.ctx is not None else _command_of(arguments)
         return complain(f"{error.format_message().rstrip('.')}: see {command} --help")
     except Complaint as error:
         return complain(str(error), error.status)

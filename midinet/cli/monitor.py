@@ -22,7 +22,9 @@ def monitor_command(
     reconnect: Annotated[
         bool,
         typer.Option(
-            "--reconnect", help="Connect again when the connection is lost, for as long as it takes."
+            "--reconnect",
+            help="Connect again when the connection is lost, for as long as it takes. A server that is not "
+            "there at first is waited for 10 s.",
         ),
     ] = False,
 ) -> None:

@@ -36,7 +36,8 @@ def send_command(
     and those that begin with # are skipped. A wrong line ends it: what was before it has been sent.
     Messages given as arguments are all checked before the first is sent. A time=... is ignored.
 
-    Notes that are still held when it ends are let go.
+    Notes that are still held when it ends are let go. A server that lets nobody in without a token, or not
+    from here, may not say so in time: with --name it is asked first.
 
     \b
     Examples:
@@ -60,6 +61,10 @@ def read_arguments(arguments: Iterable[str]) -> list[Message]:
     """
     texts: list[list[str]] = []
     for word in " ".join(arguments).split():
+        if word.isdecimal():
+            raise Complaint(
+                f"{word!r} begins no message: values have names, as in note_on note=60 velocity=90"
+            )
         if "=" not in word:
             texts.append([])
         elif not texts:
@@ -85,7 +90,7 @@ def read_message(text: str) -> Message:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = error.args[0] if error.args else error
         if isinstance(reason, str) and reason.startswith("not enough values"):
-            reason = "what follows the type is name=value"
+            reason = "what follows the type is name=value, as in note_on note=60"
         raise Complaint(f"{text!r} is no message: {reason}") from None
 
 

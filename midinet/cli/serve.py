@@ -129,8 +129,8 @@ def serve_command(
         bool,
         typer.Option(
             "--json",
-            help="Show one JSON object a line, and no messages: what happened is its event, one of "
-            "listening, connected, disconnected, stats, log, missed.",
+            help="Show what happens as JSON, one object a line, but not the messages that pass. Its "
+            '"event" is listening, connected, disconnected, stats, log or missed.',
         ),
     ] = False,
     uvloop: Annotated[bool, typer.Option("--uvloop", help="Run on uvloop, an extra.")] = False,

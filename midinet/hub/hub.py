@@ -20,7 +20,7 @@ fails may take hundreds at once, and their notes would be hundreds of writes to 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from math import inf
 from operator import itemgetter
@@ -168,11 +168,11 @@ class Hub:
 
     def _let_go(self) -> None:
         gone, self._gone = self._gone, []
-        shared, alone = _release(self._performance, gone)
+        shared, alone = let_go(self._performance, gone)
         for outbox in tuple(self._members):
             frames, told = shared, alone
             if (own := self._apart.get(outbox)) is not None:
-                frames, told = _release(own, gone)
+                frames, told = let_go(own, gone)
             if outbox not in gone:
                 self._offer(outbox, [*frames, *told.get(outbox, [])])
 
@@ -256,14 +256,29 @@ class Hub:
             outbox.offer(b"".join(frames), len(frames), self._clock())
 
 
-def _release(
-    performance: Performance, origins: Sequence[Origin]
+def let_go(
+    performance: Performance, origins: Collection[Origin]
 ) -> tuple[list[bytes], dict[Origin, list[bytes]]]:
-    """Let go of what only these origins hold. Returns what all hear, and what single ones hear beside it."""
-    before = performance.view()
+    """Let go of what only these origins still held. Returns what lets go of it: what all hear, and what
+    single ones hear beside that."""
+    gone = set(origins)
+    keys = [key for key, holders in performance.notes.items() if not gone.isdisjoint(holders)]
+    if not keys and all(gone.isdisjoint(by) for by in performance._setters.values()):
+        return [], {}
+    # Of the notes only theirs: who ends holds few, and everybody together may hold hundreds.
+    before = _view_of(performance, keys)
     alone: dict[Origin, list[bytes]] = {}
     for origin in origins:
         performance.forget(origin)
         for listener, frames in performance.tell_holders().items():
             alone.setdefault(listener, []).extend(frames)
-    return difference(before, performance), alone
+    return difference(before, _view_of(performance, keys)), alone
+
+
+def _view_of(performance: Performance, keys: Iterable[int]) -> Performance:
+    """What is set, and what is held of a few notes."""
+    view = performance._without_notes()
+    for key in keys:
+        if (total := performance.total(key)) is not None:
+            view.notes[key] = {None: total}
+    return view

@@ -219,6 +219,14 @@ def _scope(address: Address) -> str | None:
     return address.scope_id if isinstance(address, IPv6Address) else None
 
 
+def _meant(text: str) -> str:
+    """Name the network of an address that was written with its length of prefix, as 192.168.1.7/24."""
+    try:
+        return f"; {ip_network(text, strict=False)} is the network"
+    except ValueError:
+        return ""
+
+
 def _parse_item(item: object) -> tuple[Network, str | None]:
     """The network of an item of an AllowList, and the scope ID if it has one."""
     # The ipaddress module would take an int or packed bytes, which are more often a mistake.
@@ -231,7 +239,9 @@ def _parse_item(item: object) -> tuple[Network, str | None]:
         scope = _scope(parsed)
         network = ip_network(address.partition("%")[0] + slash + length)
     except ValueError as error:
-        raise ValueError(f"{str(item)!r} in allow is neither an address nor a network: {error}") from error
+        raise ValueError(
+            f"{str(item)!r} in allow is neither an address nor a network: {error}{_meant(str(item))}"
+        ) from error
     if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
         mapped = network.network_address.ipv4_mapped
         if mapped is not None:

@@ -277,7 +277,11 @@ class connect:
 
     def _check_answer(self, answer: Aside | None) -> None:
         if answer is None:
-            raise ConnectError(errno.ECONNRESET, f"{self._where} closed the connection in place of an answer")
+            raise ConnectError(
+                errno.ECONNRESET,
+                f"{self._where} closed the connection in place of an answer: it may ask for TLS or a "
+                "certificate, or not allow this address",
+            )
         if answer.status in (401, 403):
             refusal = "does not accept the token" if self._has_token else "asks for a token"
             raise NotAuthorized(errno.EACCES, f"{self._where} {refusal}")
@@ -324,6 +328,9 @@ class connect:
         self._down_since = self._loop.time()
         return self._reconnect and port._hub is not None
 
+    def _port_is_sought(self, port: SocketPort) -> bool:
+        return self._retry_task is not None
+
     def _port_lost(self, port: SocketPort) -> None:
         if port.state is PortState.CLOSED:
             if self._retry_task is not None:
@@ -336,6 +343,13 @@ class connect:
             self._retry_task = self._loop.create_task(
                 self._retry(port), name=f"midinet reconnect {port.name}"
             )
+            # Also when it was cancelled before its first step.
+            self._retry_task.add_done_callback(partial(self._retried, port))
+
+    def _retried(self, port: SocketPort, task: asyncio.Task[None]) -> None:
+        if self._retry_task is task:
+            self._retry_task = None
+        port._state_waiters.wake()
 
     async def _retry(self, port: SocketPort) -> None:
         try:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from .link import Link
 
 # A program that reads or sends in a loop gives the event loop a turn after so many messages that needed no
-# waiting: 256 take well below a millisecond. Long messages count for each 32 bytes of them, so that for each
-# 8 KiB, half of what a link takes in in one turn, the peers get a turn to take what was sent.
+# waiting: 256 take well below a millisecond. Long messages count for each 8 bytes of them, so that for each
+# 2 KiB, half of what a link takes in in one turn, the peers get a turn to take what was sent.
 FAIR_SPREE = 256
 
 
@@ -57,6 +57,10 @@ class Owner(Protocol):
 
     def _port_keeps(self, port: SocketPort) -> bool:
         """Whether the port stays open now that its link ends, because there will be another."""
+        ...
+
+    def _port_is_sought(self, port: SocketPort) -> bool:
+        """Whether an attempt to give the port another link is under way."""
         ...
 
 
@@ -103,8 +107,8 @@ class SocketPort:
         It goes out at the end of this turn of the event loop. While the peer is too slow to take what was
         sent before, this waits. Cancelling is safe: a cancelled call has sent nothing.
 
-        While a port reconnects this does not wait: what is set and held by the time that it is connected
-        again is then sent, and notes that are over are not.
+        While a port reconnects this does not wait: what is set by the time that it is connected again is then
+        sent, and of the notes those that are held and were struck less than 0.2 s before.
 
         Args:
             message: a mido.Message. Changing it afterwards has no effect.
@@ -116,7 +120,7 @@ class SocketPort:
         """
         frame = encode(message)
         self._check_open()
-        self._spree += 1 + (len(frame) >> 5)
+        self._spree += 1 + (len(frame) >> 3)
         if (room := self._link.room()) is not None:
             await room
             self._spree = 0
@@ -216,7 +220,7 @@ class SocketPort:
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended. Cancelling is safe."""
-        while not self._is_over:
+        while not self._is_over or self._owner._port_is_sought(self):
             await self._state_waiters.wait()
 
     async def __aenter__(self) -> Self:

@@ -252,7 +252,7 @@ class PortServer:
             TypeError: it is no mido.Message.
         """
         frame = encode(message)
-        self._spree += 1 + (len(frame) >> 5)
+        self._spree += 1 + (len(frame) >> 3)
         while self._spree >= FAIR_SPREE:
             self._spree -= FAIR_SPREE
             await asyncio.sleep(0)
@@ -418,6 +418,9 @@ class PortServer:
             port._link.say(answer(200))
 
     def _port_keeps(self, port: SocketPort) -> bool:
+        return False
+
+    def _port_is_sought(self, port: SocketPort) -> bool:
         return False
 
     def _port_lost(self, port: SocketPort) -> None:

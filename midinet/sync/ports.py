@@ -104,17 +104,26 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
     ) -> None:
         portal = get_portal()
         if on_state is not None:
-            options["on_state"] = lambda port, state: on_state(self, state)
+            # A port that nobody has any more is closed, which this must not keep from being seen.
+            this = weakref.ref(self)
+
+            def tell(port: AsyncSocketPort, state: PortState) -> None:
+                if (wrapper := this()) is not None:
+                    on_state(wrapper, state)
+
+            options["on_state"] = tell
 
         async def open_port() -> AsyncSocketPort:
             port = await _Connect(portal, host, portno, **options).open()
             _own(portal, port)
             if not port._is_over:
                 portal.opened[port] = partial(port._outlet.close, port)
+            # Here, so that it is whole before anybody is told of its state.
+            self._wrap(portal, port)
             return port
 
-        self._wrap(portal, portal.run(open_port()))
         self.autoreset = autoreset
+        portal.run(open_port())
 
     @classmethod
     def _accepted(cls, server: PortServer, port: AsyncSocketPort) -> SocketPort:

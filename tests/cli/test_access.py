@@ -87,6 +87,7 @@ def tls_of_server(**options):
         ("serve :0 --insecure-token", "--insecure-token is given, and no token"),
         ("serve 0.0.0.0:0 --token abc", "give --cert, listen on localhost, or say --insecure-token"),
         ("serve :0 --allow 10.0.0.0/33", "'10.0.0.0/33' in allow is neither an address nor a network"),
+        ("serve :0 --allow 10.0.0.7/24", "10.0.0.0/24 is the network"),
         ("serve :0 --allow localhost", "'localhost' in allow is neither an address nor a network"),
         ("serve :0 --sysex loud", "--sysex: 'loud' is no manufacturer ID"),
         ("serve :0 --sysex 41,", "--sysex: '' is no manufacturer ID"),
@@ -97,6 +98,7 @@ def tls_of_server(**options):
         ("serve :0 --snapshot all", "--snapshot"),
         ("serve :0 --max-clients 0", "--max-clients"),
         ("serve :0 --stats-every 0", "--stats-every"),
+        ("serve :0 --json=1", "see midinet serve --help"),
         ("monitor localhost:1 --key {client_key}", "--key is of no use without --cert"),
         ("monitor localhost:1 --ca {files}/none.pem", "cannot read {files}/none.pem: No such file"),
         ("monitor localhost:1 --cert {ca}", "{ca} holds no private key"),
@@ -106,7 +108,7 @@ def tls_of_server(**options):
         ("send localhost:1 --insecure-token clock", "--insecure-token is given, and no token"),
         ("send 203.0.113.1:1 --token abc clock", "give --tls, or say --insecure-token"),
         ("record localhost:1 {files}/take.mid --name {long}", "say less in it"),
-        ("monitor localhost:1 --cert", "--cert"),
+        ("monitor localhost:1 --cert", "see midinet monitor --help"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(arguments, what, files, verb):
@@ -184,8 +186,8 @@ def test_a_server_that_closes_without_a_word_is_one_line_and_status_1(words, tmp
     status, out, err = verb(name, address(hub), *more)
     assert (status, out) == (1, "")
     assert err.splitlines()[-1] == (
-        f"midinet: {address(hub)} closed the connection without a word: it may ask for a token or TLS, "
-        "not allow this address, or be full"
+        f"midinet: {address(hub)} closed the connection without a word: it was stopped, asks for a token or "
+        "TLS, does not allow this address, or is full"
     )
 
 

@@ -46,6 +46,7 @@ def files(tmp_path: Path) -> Path:
         ("send {taken} note_on note=60.5", "is no message"),
         ("send {taken} note_on colour=3", "is no message"),
         ("send {taken} note=60", "'note=60' begins no message"),
+        ("send {taken} note_on 60 90", "values have names, as in note_on note=60"),
         ("send {taken} end_of_track", "is no message"),
         ("send {taken} sysex data=(1,2,34", "data is written as data=(1,2,3)"),
         ("send {taken} sysex data=(128)", "is no message"),

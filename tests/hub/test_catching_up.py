@@ -249,6 +249,7 @@ class Hubs(RuleBasedStateMachine):
         self.held = Held()
         self.sense = Sense()
         self.said_anything = False
+        self.dismissed = False
         self.owed: Counter[tuple[object, int, int]] = Counter()
         self.sysexes = 0
         # Pieces of some messages, so that a backlog is many of them.
@@ -260,8 +261,13 @@ class Hubs(RuleBasedStateMachine):
     @initialize(
         members=st.lists(MEMBERS, min_size=2, max_size=4),
         kinds=st.lists(st.sampled_from([*KINDS]), min_size=1, max_size=4),
+        dismissed=st.booleans(),
     )
-    def begin(self, members: list[tuple[bool | str, OutboxLimits]], kinds: list[str]) -> None:
+    def begin(
+        self, members: list[tuple[bool | str, OutboxLimits]], kinds: list[str], dismissed: bool
+    ) -> None:
+        # How it ends: all are sent away, or all let go.
+        self.dismissed = dismissed
         anything = history(*(KINDS[kind] for kind in kinds), min_size=1, max_size=12)
         said = st.tuples(st.integers(-1, 4), anything, st.sampled_from([None, None, None, 0, 1]))
         self.turns = st.lists(said, min_size=1, max_size=3)
@@ -289,9 +295,14 @@ class Hubs(RuleBasedStateMachine):
     some_member = precondition(lambda self: self.members)
 
     @some_member
-    @rule(which=WHICH, hears=st.booleans())
-    def leave(self, which: int, hears: bool) -> None:
-        self._leave(self._pick(which), hears=hears)
+    @rule(leaving=st.lists(st.tuples(WHICH, st.booleans()), min_size=1, max_size=3))
+    def leave(self, leaving: list[tuple[int, bool]]) -> None:
+        for which, hears in leaving:
+            if self.members:
+                self._leave(self._pick(which), hears=hears)
+        # Now at the latest the others hear what lets go of them.
+        self.stressed.flush()
+        self.calm.flush()
 
     def _leave(self, member: Member, *, hears: bool) -> None:
         self.now += 1e-4
@@ -378,6 +389,8 @@ class Hubs(RuleBasedStateMachine):
         self._note_strokes()
         for member in [member for member in self.members if member.stressed.given_up]:
             self._leave(member, hears=False)
+        self.stressed.flush()
+        self.calm.flush()
 
     def _say(self, origin: Member | None, items: list[Frames]) -> None:
         frames = self._with_serials(self._halting_on_beats(self.sense.of(items)))
@@ -476,9 +489,15 @@ class Hubs(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            for origin in (*self.members, None):
-                self.stressed.release(None if origin is None else origin.outbox)
-                self.calm.release(None if origin is None else origin.calm.outbox)
+            if self.dismissed:
+                self.stressed.dismiss_all()
+                self.calm.dismiss_all()
+            else:
+                for member in self.members:
+                    self.stressed.release(member.outbox)
+                    self.calm.release(member.calm.outbox)
+                self.stressed.release(None)
+                self.calm.release(None)
             for member in self.members:
                 self._read_on(member)
                 assert not member.stressed.sounds()

@@ -178,9 +178,10 @@ def test_no_frame_could_be_left_out(first: list[Frames], missed: list[Frames]) -
     before = player.performance.view()
     player.play(rest)
     changes = difference(before, player.performance, struck_since=-inf)
+    reset = b"\xff" in [*start, *rest, *changes]
     for position, frame in enumerate(changes):
         # Hardware that ignores System Reset needs the note-offs; no instrument here does.
-        if frame not in UNTOLD and not (b"\xff" in changes and frame[0] & 0xF0 == 0x80):
+        if frame not in UNTOLD and not (reset and frame[0] & 0xF0 == 0x80):
             fewer = [*changes[:position], *changes[position + 1 :]]
             # There is an instrument that would end elsewhere.
             assert any(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from midinet.hub.hub import Hub
 from midinet.hub.outbox import Outbox
+from midinet.wire.parser import Parser
 
 
 class Scene:
@@ -223,3 +224,70 @@ def test_each_member_hears_what_is_for_it_in_order(history: list[tuple[str, int]
             scene.hub.flush()
     scene.hub.flush()
     assert {number: b"".join(heard) for number, heard in scene.heard.items()} == expected
+
+
+def test_what_many_who_leave_in_one_turn_held_is_one_piece() -> None:
+    scene = Scene()
+    for number in range(4):
+        scene.join(number)
+    for number in range(3):
+        scene.hub.publish([note_on(number)], origin=scene.outboxes[number])
+    scene.since()
+    for number in range(3):
+        scene.leave(number)
+    assert scene.heard[3] == []
+    scene.hub.flush()
+    assert [sorted(_messages(piece)) for piece in scene.heard[3]] == [[note_off(0), note_off(1), note_off(2)]]
+
+
+def test_what_is_struck_after_somebody_left_is_not_stopped_by_that() -> None:
+    scene = Scene()
+    scene.join(0)
+    scene.join(1)
+    scene.hub.publish([note_on(1)], origin=scene.outboxes[0])
+    scene.since()
+    scene.leave(0)
+    scene.hub.publish([note_on(1)])
+    assert scene.since()[1] == note_off(1) + note_on(1)
+
+
+@pytest.mark.parametrize("told_alone", [False, True])
+def test_all_that_are_dismissed_hear_what_each_would_hear_alone(told_alone: bool) -> None:
+    heard = []
+    for together in (True, False):
+        scene = Scene()
+        for number in range(4):
+            scene.join(number)
+        scene.hub.publish([note_on(1), note_on(2), b"\xb0\x40\x7f"], origin=scene.outboxes[0])
+        scene.hub.publish([note_on(2), b"\xd0\x40", b"\xe1\x00\x50"], origin=scene.outboxes[1])
+        scene.hub.publish([note_on(3)], origin=scene.outboxes[2])
+        if told_alone:
+            scene.hub.publish([note_on(4)], only=scene.outboxes[3])
+        scene.since()
+        if together:
+            scene.hub.dismiss_all()
+            heard.append(scene.since())
+            continue
+        news = {}
+        for number in range(4):
+            # Each for itself, before the others are let go of.
+            outbox = scene.outboxes[number]
+            scene.hub._dismiss(outbox, scene.hub._performance_of(outbox))
+            news[number] = scene.heard[number][-1]
+        heard.append(news)
+    first, second = [
+        {number: sorted(Parser().frames(data)) for number, data in news.items()} for news in heard
+    ]
+    assert first == second
+    assert note_off(3) not in first[2]
+    assert note_off(3) in first[0]
+
+
+def test_who_is_dismissed_where_nothing_is_let_go_of_hears_nothing() -> None:
+    scene = Scene(release_notes=False)
+    scene.join(0)
+    scene.hub.publish([note_on(1)])
+    scene.since()
+    scene.hub.dismiss_all()
+    scene.hub.publish([note_on(2)])
+    assert scene.since() == {0: b""}

@@ -700,3 +700,14 @@ async def test_without_reconnect_a_port_ends_and_says_so() -> None:
             await port.wait_connected()
         await port.wait_closed()
         assert states == [CLOSED]
+
+
+@pytest.mark.usefixtures("soon")
+async def test_nothing_of_a_port_is_under_way_when_it_is_closed() -> None:
+    async with patience(), RawListener() as listener:
+        connecting = asyncio.create_task(_connect(listener.portno))
+        (await listener.accept()).reset()
+        port = await connecting
+        await until(lambda: any("reconnect" in task.get_name() for task in asyncio.all_tasks()))
+        await port.close()
+        assert not [task for task in asyncio.all_tasks() if "reconnect" in task.get_name()]

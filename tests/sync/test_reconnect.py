@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -199,3 +200,12 @@ def test_midos_own_code_takes_it_as_a_port() -> None:
             many.send(NOTE)
             assert server.receive() == Message("program_change", program=5)
             assert server.receive() == NOTE
+
+
+def test_a_port_that_nobody_has_any_more_is_closed_though_somebody_is_told_of_its_state() -> None:
+    with PortServer(HOST, 0) as server:
+        port = connect(HOST, server.addresses[0][1], reconnect=True, on_state=lambda port, state: None)
+        opened = port._port
+        del port
+        gc.collect()
+        until(lambda: opened.state is CLOSED)
