@@ -564,14 +564,8 @@ class Link(asyncio.Protocol):
 
     def give_up(self, reason: CloseReason) -> None:
         """End now, for a reason of its own, dropping what is left. Does not wait."""
-        waiting = self.outbox.backlog_bytes
         if self._begin_to_end(reason):
-            logger.warning(
-                "%s is let go, %d bytes waited for it: %s",
-                format_address(*self.peer),
-                waiting,
-                reason.value,
-            )
+            logger.warning("%s is let go: %s", format_address(*self.peer), reason.value)
             self.transport.abort()
 
     def refuse(self, reason: CloseReason, answer: bytes = b"") -> None:
