@@ -36,7 +36,6 @@ from .performance import (
     RESET_ALL_CONTROLLERS,
     RPN_MSB,
     UNSET,
-    Origin,
     Performance,
     note_off,
 )
@@ -239,17 +238,3 @@ def _transport(before: Performance, now: Performance) -> list[bytes]:
     else:
         frames += [bytes((0xF2, beat & 127, beat >> 7)), b"\xfb"]
     return frames + [b"\xf8"] * clocks
-
-
-def release(performance: Performance, origin: Origin) -> list[bytes]:
-    """Let go of what only this origin still held, and return the frames that do so."""
-    before = performance.view()
-    performance.forget(origin)
-    return difference(before, performance)
-
-
-def release_all(performance: Performance) -> list[bytes]:
-    """Let go of everything that would sound on, and return the frames that do so."""
-    before = performance.view()
-    performance.silence()
-    return difference(before, performance)

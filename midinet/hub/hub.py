@@ -19,22 +19,20 @@ fails may take hundreds at once, and their notes would be hundreds of writes to 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf
 from operator import itemgetter
 from typing import NamedTuple
 
-from .difference import difference, release_all
+from .difference import difference
 from .outbox import Outbox
-from .performance import Origin, Performance
+from .performance import Performance
+from .release import release, release_all, release_to_each
 
 # Bytes published before a flush that no longer waits for the end of the turn. It bounds what a turn
 # holds, and lets the first listeners go on while the rest is still being read.
 _MAX_TURN = 65536
-
-_STATUS = re.compile(rb"[\x80-\xff]")
 
 
 class _Said(NamedTuple):
@@ -101,8 +99,7 @@ class Hub:
         if hears and self._release_notes:
             self._dismiss(outbox, present)
         else:
-            # It catches up with what it was told, not with what the others hear from now on.
-            outbox.follow(lambda: present)
+            self._stay_at(outbox, present)
         del self._members[outbox]
         self._apart.pop(outbox, None)
         if self._release_notes:
@@ -113,51 +110,29 @@ class Hub:
     def dismiss_all(self) -> None:
         """Take all members out. Each hears what lets go of all that it was told."""
         self.flush()
-        performance = self._performance
-        if not self._release_notes:
-            for outbox in tuple(self._members):
-                self.leave(outbox)
-            return
-        # Most hear the same, and the others the same but for the notes that they hold themselves: with a
-        # thousand members, to ask for each what it was told of each note would take many seconds.
-        silent = performance.view()
-        note_offs: dict[int, bytes] = {}
-        others = b""
-        for frame in release_all(silent):
-            if frame[0] < 0x90:
-                key = (frame[0] & 15) << 7 | frame[1]
-                note_offs[key] = note_offs.get(key, b"") + frame
-            else:
-                others += frame
-        keys: dict[Origin, list[int]] = {}
-        for key, holders in performance.notes.items():
-            for origin in holders:
-                keys.setdefault(origin, []).append(key)
-        setters = {origin for setters in performance._setters.values() for origin in setters}
-        data = b"".join(note_offs.values()) + others
-        for outbox in self._members:
-            if outbox in self._apart or outbox in setters or outbox.stalled:
+        members = list(self._members)
+        if self._release_notes:
+            alike = [outbox for outbox in members if outbox not in self._apart and not outbox.stalled]
+            silent = self._performance.view()
+            silent.silence()
+            for outbox, frames in release_to_each(self._performance, alike):
+                self._stay_at(outbox, silent)
+                self._offer(outbox, frames)
+            for outbox in self._members.keys() - set(alike):
                 self._dismiss(outbox, self._performance_of(outbox))
-                continue
-            own = data
-            if outbox in keys:
-                told = Performance()
-                for key in keys[outbox]:
-                    if (total := performance.total(key, outbox)) is not None:
-                        told.notes[key] = {None: total}
-                heard = b"".join(
-                    [offs for key, offs in note_offs.items() if outbox not in performance.notes[key]]
-                )
-                own = heard + b"".join(release_all(told)) + others
-            outbox.follow(lambda: silent)
-            if own:
-                outbox.offer(own, len(_STATUS.findall(own)), self._clock())
+        else:
+            for outbox in members:
+                self._stay_at(outbox, self._performance_of(outbox))
         self._members.clear()
         self._apart.clear()
 
+    def _stay_at(self, outbox: Outbox, present: Performance) -> None:
+        """Have it catch up with what it was told, and not with what the others hear from now on."""
+        outbox.follow(lambda: present)
+
     def _dismiss(self, outbox: Outbox, present: Performance) -> None:
         left = present.view(outbox)
-        outbox.follow(lambda: left)
+        self._stay_at(outbox, left)
         self._offer(outbox, release_all(left))
 
     def release(self, origin: Outbox | None) -> None:
@@ -168,11 +143,11 @@ class Hub:
 
     def _let_go(self) -> None:
         gone, self._gone = self._gone, []
-        shared, alone = let_go(self._performance, gone)
+        shared, alone = release(self._performance, gone)
         for outbox in tuple(self._members):
             frames, told = shared, alone
             if (own := self._apart.get(outbox)) is not None:
-                frames, told = let_go(own, gone)
+                frames, told = release(own, gone)
             if outbox not in gone:
                 self._offer(outbox, [*frames, *told.get(outbox, [])])
 
@@ -254,31 +229,3 @@ class Hub:
         frames = list(frames)
         if frames and outbox in self._members:
             outbox.offer(b"".join(frames), len(frames), self._clock())
-
-
-def let_go(
-    performance: Performance, origins: Collection[Origin]
-) -> tuple[list[bytes], dict[Origin, list[bytes]]]:
-    """Let go of what only these origins still held. Returns what lets go of it: what all hear, and what
-    single ones hear beside that."""
-    gone = set(origins)
-    keys = [key for key, holders in performance.notes.items() if not gone.isdisjoint(holders)]
-    if not keys and all(gone.isdisjoint(by) for by in performance._setters.values()):
-        return [], {}
-    # Of the notes only theirs: who ends holds few, and everybody together may hold hundreds.
-    before = _view_of(performance, keys)
-    alone: dict[Origin, list[bytes]] = {}
-    for origin in origins:
-        performance.forget(origin)
-        for listener, frames in performance.tell_holders().items():
-            alone.setdefault(listener, []).extend(frames)
-    return difference(before, _view_of(performance, keys)), alone
-
-
-def _view_of(performance: Performance, keys: Iterable[int]) -> Performance:
-    """What is set, and what is held of a few notes."""
-    view = performance._without_notes()
-    for key in keys:
-        if (total := performance.total(key)) is not None:
-            view.notes[key] = {None: total}
-    return view

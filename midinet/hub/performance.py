@@ -148,12 +148,12 @@ class Performance:
         "_alone",
         "_frozen",
         "_owed",
-        "_setters",
         "clock",
         "notes",
         "parameters",
         "resets",
         "running",
+        "setters",
         "values",
     )
 
@@ -169,7 +169,7 @@ class Performance:
         self.resets = 0
         # Who set pedals, bends and pressures, by their places in `values`: the last one and the one before,
         # and whether to anything but neutral, which one of them did.
-        self._setters: dict[int, dict[Origin, bool]] = {}
+        self.setters: dict[int, dict[Origin, bool]] = {}
         # What has to be said to single origins because another one was forgotten.
         self._alone: dict[Origin, list[bytes]] = {}
         # By note, of which some origin that is there sounds each.
@@ -189,7 +189,7 @@ class Performance:
             another one held longer. Nearly always nothing.
         """
         self._frozen = None
-        notes, values, setters = self.notes, self.values, self._setters
+        notes, values, setters = self.notes, self.values, self.setters
         # Most pressures and bends follow one by the same origin, and are one like that.
         mine = {origin: True}
         # What is struck here differs in its velocity alone.
@@ -254,10 +254,10 @@ class Performance:
         self._remember(place, origin, value != 0)
 
     def _remember(self, place: int, origin: Origin, off_neutral: bool) -> None:
-        setters = self._setters.get(place)
+        setters = self.setters.get(place)
         if setters is None:
             if off_neutral:
-                self._setters[place] = {origin: True}
+                self.setters[place] = {origin: True}
             return
         last = next(reversed(setters))
         if last is origin:
@@ -271,9 +271,9 @@ class Performance:
     def _keep_setters(self, place: int, setters: dict[Origin, bool]) -> None:
         # Never changed in place: copies share them.
         if any(setters.values()):
-            self._setters[place] = setters
+            self.setters[place] = setters
         else:
-            del self._setters[place]
+            del self.setters[place]
 
     def _set_channel(self, status: int, frame: bytes, origin: Origin) -> None:
         values, channel = self.values, status & 15
@@ -415,7 +415,7 @@ class Performance:
 
     def _leave_out(self, listener: Origin) -> None:
         """Forget how a listener set pedals, bends and pressures: it has not heard that."""
-        for place, setters in list(self._setters.items()):
+        for place, setters in list(self.setters.items()):
             if listener in setters:
                 others = {origin: off for origin, off in setters.items() if origin is not listener}
                 if next(reversed(setters)) is listener:
@@ -446,12 +446,22 @@ class Performance:
                 view.notes[key] = {None: total}
         return view
 
+    def view_of(
+        self, keys: Iterable[int], listener: Origin = None, *, with_values: bool = True
+    ) -> Performance:
+        """Return what is held of a few notes but by the listener, and what is set if it is wanted."""
+        view = self._without_notes() if with_values else Performance()
+        for key in keys:
+            if (total := self.total(key, listener)) is not None:
+                view.notes[key] = {None: total}
+        return view
+
     def _without_notes(self) -> Performance:
         copy = Performance()
         copy.values[:] = self.values
         copy.parameters = self.parameters.copy()
         copy.running, copy.clock, copy.resets = self.running, self.clock, self.resets
-        copy._setters = self._setters.copy()
+        copy.setters = self.setters.copy()
         return copy
 
     @property
@@ -467,16 +477,16 @@ class Performance:
 
     def off_neutral(self) -> set[int]:
         """Return the places of the pedals, bends and pressures that somebody has to put back."""
-        return {place for place, setters in self._setters.items() if setters[next(reversed(setters))]}
+        return {place for place, setters in self.setters.items() if setters[next(reversed(setters))]}
 
     def silence(self) -> None:
         """Let go of everything that would sound on, whoever holds it: notes, pedals, bends and pressures."""
         self._frozen = None
         self.notes.clear()
         self._owed.clear()
-        for place in self._setters:
+        for place in self.setters:
             self._put(place, None)
-        self._setters.clear()
+        self.setters.clear()
 
     def forget(self, origin: Origin) -> None:
         """Let go of what only this origin still held: it is gone."""
@@ -493,7 +503,7 @@ class Performance:
             if not holders:
                 del self.notes[key]
         self._alone = {}
-        for place, setters in list(self._setters.items()):
+        for place, setters in list(self.setters.items()):
             if origin not in setters:
                 continue
             last = next(reversed(setters))

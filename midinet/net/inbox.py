@@ -17,8 +17,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ..hub.hub import let_go
 from ..hub.performance import Performance
+from ..hub.release import release
 
 
 class Source(Protocol):
@@ -76,7 +76,7 @@ class Inbox:
     def release(self, source: Source) -> None:
         """The source is gone: as its last messages, take in what lets go of what only it held."""
         if self._heard is not None:
-            self._append(source, let_go(self._heard, (source,))[0])
+            self._append(source, release(self._heard, (source,))[0])
 
     def _append(self, source: Source, frames: Sequence[bytes]) -> None:
         if self._tagged:

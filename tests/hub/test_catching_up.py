@@ -300,9 +300,7 @@ class Hubs(RuleBasedStateMachine):
         for which, hears in leaving:
             if self.members:
                 self._leave(self._pick(which), hears=hears)
-        # Now at the latest the others hear what lets go of them.
-        self.stressed.flush()
-        self.calm.flush()
+        self._lose_who_was_given_up()
 
     def _leave(self, member: Member, *, hears: bool) -> None:
         self.now += 1e-4
@@ -319,6 +317,17 @@ class Hubs(RuleBasedStateMachine):
         member.outbox.close()
         member.check_counts()
 
+    def _lose_who_was_given_up(self) -> None:
+        while True:
+            # What lets go of one may be too much for another.
+            self.stressed.flush()
+            self.calm.flush()
+            lost = [member for member in self.members if member.stressed.given_up]
+            if not lost:
+                return
+            for member in lost:
+                self._leave(member, hears=False)
+
     def _forget(self, origin: Member | None) -> None:
         for held in (self.held, *(member.held for member in self.members)):
             held.forget(origin)
@@ -330,6 +339,7 @@ class Hubs(RuleBasedStateMachine):
         self.stressed.release(None if origin is None else origin.outbox)
         self.calm.release(None if origin is None else origin.calm.outbox)
         self._forget(origin)
+        self._lose_who_was_given_up()
 
     @some_member
     @rule(which=WHICH, pieces=st.integers(1, 4), pushes_back=st.booleans(), seconds=SECONDS)
@@ -387,10 +397,7 @@ class Hubs(RuleBasedStateMachine):
         self.stressed.flush()
         self.calm.flush()
         self._note_strokes()
-        for member in [member for member in self.members if member.stressed.given_up]:
-            self._leave(member, hears=False)
-        self.stressed.flush()
-        self.calm.flush()
+        self._lose_who_was_given_up()
 
     def _say(self, origin: Member | None, items: list[Frames]) -> None:
         frames = self._with_serials(self._halting_on_beats(self.sense.of(items)))
@@ -498,7 +505,7 @@ class Hubs(RuleBasedStateMachine):
                     self.calm.release(member.calm.outbox)
                 self.stressed.release(None)
                 self.calm.release(None)
-            for member in self.members:
+            for member in [member for member in self.members if not member.stressed.given_up]:
                 self._read_on(member)
                 assert not member.stressed.sounds()
                 assert not member.calm.sounds()

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midinet.hub.difference import difference, release, release_all
+from midinet.hub.difference import difference
 from midinet.hub.performance import Performance
+from midinet.hub.release import release, release_all
 from tests.harness.histories import (
     ALL_NOTES_OFF,
     OMNI_ON,
@@ -277,8 +278,8 @@ def test_a_release_is_explicit_even_where_a_message_that_may_be_ignored_came_bef
     performance = Performance()
     for end in (control(0, 123, 0), control(0, 121, 0), b"\xff"):
         performance.observe([note_on(60), control(0, 64, 127), b"\xe0\x00\x50", end], "player", 0.0)
-        assert release(performance, "player") == [note_off(60), control(0, 64, 0), b"\xe0\x00\x40"]
-        assert release(performance, "player") == []
+        assert release(performance, ["player"])[0] == [note_off(60), control(0, 64, 0), b"\xe0\x00\x40"]
+        assert release(performance, ["player"])[0] == []
 
 
 def test_everything_is_let_go_of_whoever_holds_it() -> None:

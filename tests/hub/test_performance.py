@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midinet.hub.difference import difference, release, release_all
+from midinet.hub.difference import difference
 from midinet.hub.performance import (
     BANKS_LSB,
     BANKS_MSB,
@@ -19,6 +19,7 @@ from midinet.hub.performance import (
     Held,
     Performance,
 )
+from midinet.hub.release import release, release_all
 from tests.harness.histories import (
     Frames,
     Sense,
@@ -77,7 +78,7 @@ def test_a_note_that_is_struck_twice_sounds_until_one_note_off_and_owes_another(
 
 def test_who_never_sends_note_offs_does_not_owe_thousands() -> None:
     performance = performance_of(*[note_on(60)] * 5000)
-    assert release(performance, "one") == [note_off(60)] * 16
+    assert release(performance, ["one"])[0] == [note_off(60)] * 16
 
 
 # A note that two hold lives until both let go.
@@ -97,7 +98,7 @@ def test_the_note_offs_of_who_is_gone_are_owed_until_nobody_holds_the_note() -> 
     performance = performance_of(note_on(60), note_on(60), note_on(61))
     performance.observe([note_on(60)], "other", 0.0)
     performance.observe([note_on(60)], "third", 0.0)
-    assert release(performance, "one") == [note_off(61)]
+    assert release(performance, ["one"])[0] == [note_off(61)]
     # The others hear each other.
     assert performance.tell_holders() == {}
     assert performance.observe([note_off(60)], "third", 1.0) == []
@@ -117,17 +118,16 @@ def test_the_note_offs_of_who_is_gone_are_owed_until_nobody_holds_the_note() -> 
 def test_what_who_is_gone_owes_is_let_go_of_with_the_last_who_holds_the_note() -> None:
     performance = performance_of(note_on(60), note_on(60))
     performance.observe([note_on(60)], "other", 0.0)
-    assert release(performance, "one") == []
-    assert performance.tell_holders() == {"other": [note_off(60)] * 2}
-    assert release(performance, "other") == [note_off(60)] * 3
-    assert (performance.notes, performance.tell_holders()) == ({}, {})
+    assert release(performance, ["one"]) == ([], {"other": [note_off(60)] * 2})
+    assert release(performance, ["other"]) == ([note_off(60)] * 3, {})
+    assert performance.notes == {}
 
 
 def test_who_holds_a_note_no_more_that_it_struck_twice_does_not_keep_it_alive() -> None:
     performance = performance_of(note_on(60))
     performance.observe([note_on(60), note_on(60), note_off(60)], "other", 0.0)
-    assert release(performance, "one") == [note_off(60)]
-    assert release(performance, "other") == [note_off(60)]
+    assert release(performance, ["one"])[0] == [note_off(60)]
+    assert release(performance, ["other"])[0] == [note_off(60)]
 
 
 def test_a_view_leaves_out_what_the_listener_itself_holds_and_set() -> None:
@@ -165,16 +165,16 @@ def test_a_mode_message_ends_the_notes_of_its_channel_and_leaves_their_note_offs
     performance.observe([note_on(60), note_off(60)], "one", 2.0)
     assert performance.total(KEY) == Held(100, 2.0, sounding=False, outstanding=0, doubtful=2)
     performance.observe([note_off(60)], "one", 3.0)
-    assert release(performance, "one") == [b"\x81\x3c\x40"]
-    assert release(performance, "other") == [note_off(60)]
+    assert release(performance, ["one"])[0] == [b"\x81\x3c\x40"]
+    assert release(performance, ["other"])[0] == [note_off(60)]
 
 
 def test_a_mode_message_ends_what_was_owed_too() -> None:
     performance = performance_of(note_on(60), note_on(60))
     performance.observe([note_on(60)], "other", 0.0)
-    assert release(performance, "one") == []
+    assert release(performance, ["one"])[0] == []
     assert performance.observe([control(0, 123, 0)], "other", 1.0) == [note_off(60)] * 2
-    assert release(performance, "other") == [note_off(60)]
+    assert release(performance, ["other"])[0] == [note_off(60)]
 
 
 def test_system_reset_puts_everything_back() -> None:
@@ -278,29 +278,27 @@ def test_the_transport(frames: Frames, running: bool, clock: int) -> None:
 )
 def test_what_bends_a_sound_goes_back_with_who_set_it_last(pressed: bytes, neutral: bytes) -> None:
     performance = performance_of(pressed)
-    assert release(performance, "other") == []
+    assert release(performance, ["other"])[0] == []
     performance.observe([pressed], "other", 1.0)
     # All others heard what other set after it; other itself did not.
-    assert release(performance, "one") == []
-    assert performance.tell_holders() == {"other": [neutral]}
-    assert release(performance, "other") == [neutral]
+    assert release(performance, ["one"]) == ([], {"other": [neutral]})
+    assert release(performance, ["other"])[0] == [neutral]
     performance.observe([pressed], "one", 2.0)
     performance.observe([neutral], "other", 3.0)
-    assert release(performance, "one") == []
-    assert performance.tell_holders() == {"other": [neutral]}
+    assert release(performance, ["one"]) == ([], {"other": [neutral]})
     performance.observe([pressed], "one", 4.0)
     performance.observe([pressed], "other", 5.0)
     performance.observe([neutral], "one", 6.0)
     performance.observe([neutral], "other", 7.0)
-    assert (release(performance, "one"), release(performance, "other")) == ([], [])
-    assert performance.tell_holders() == {}
+    assert release(performance, ["one"]) == ([], {})
+    assert release(performance, ["other"]) == ([], {})
 
 
 def test_everything_else_stays_with_who_comes_after() -> None:
     performance = performance_of(
         control(0, 7, 5), control(0, 1, 5), control(0, 65, 127), b"\xc0\x05", b"\xfa"
     )
-    assert release(performance, "one") == []
+    assert release(performance, ["one"])[0] == []
 
 
 def test_what_no_performance_holds_passes_it_by() -> None:
@@ -351,9 +349,9 @@ def test_when_all_have_gone_every_instrument_that_heard_them_is_silent(
         say(frames)
         say(performance.observe(frames, origin, 0.0))
         if leaves:
-            say(release(performance, origin))
+            say(release(performance, [origin])[0])
     for origin in order:
-        say(release(performance, origin))
+        say(release(performance, [origin])[0])
     assert [listener.describe() for listener in listeners] == ["silent"] * len(listeners)
     assert performance.notes == {}
 
