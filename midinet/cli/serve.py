@@ -29,6 +29,10 @@ from .report import MISSED_EVENT, MISSED_LINE, JsonReport, LineReport, ReportHan
 # most, a fifth of a processor's time.
 _SHOW_EVERY_S = 0.05
 
+# Seconds that clients have to take what is left, so that with the last lines and Python's own end it is over
+# within three.
+_CLOSE_TIMEOUT_S = 1.5
+
 _LAST_LINES_S = 0.5
 
 # Digits of a manufacturer ID of one byte, and of three.
@@ -232,7 +236,9 @@ async def serve(
 
 def _server(host: str, portno: int, settings: dict[str, Any]) -> PortServer:
     try:
-        return PortServer(host, portno, relay=True, yield_ports=True, **settings)
+        return PortServer(
+            host, portno, relay=True, yield_ports=True, close_timeout=_CLOSE_TIMEOUT_S, **settings
+        )
     except ValueError as error:
         raise Complaint(str(error)) from None
 

@@ -92,7 +92,7 @@ class OutboxStats:
     caught_up: int = 0
     """Messages that were sent in place of a backlog."""
     episodes: int = 0
-    """How often the peer was too slow, and its backlog gave way."""
+    """How often the peer was so slow that its backlog gave way, until it kept up again."""
 
 
 @dataclass(slots=True)
@@ -129,6 +129,7 @@ class Outbox:
         "_as_of",
         "_backlog",
         "_clocks_missed",
+        "_in_episode",
         "_kept",
         "_lost_count",
         "_moved",
@@ -138,6 +139,7 @@ class Outbox:
         "_waiting_messages",
         "_write",
         "backlog_bytes",
+        "grew_slow",
         "in_tune",
         "limits",
         "open",
@@ -164,6 +166,9 @@ class Outbox:
         self.sysex: SysexRule | None = None
         # Called when it may not hear what it was offered.
         self.sysex_stopped: Callable[[], object] = lambda: None
+        # Called when its backlog gives way, once until it keeps up again.
+        self.grew_slow: Callable[[], object] = lambda: None
+        self._in_episode = False
         self.stats = OutboxStats()
         # What is offered still goes somewhere. A backlog can be drained after that has ended.
         self.open = True
@@ -228,7 +233,7 @@ class Outbox:
 
     def flow(self) -> None:
         """The transport takes what it is given again, and nothing waits."""
-        self.stalled = False
+        self.stalled = self._in_episode = False
         self._as_of = None
 
     def drain(self, now: float) -> bool:
@@ -273,7 +278,7 @@ class Outbox:
 
     def let_go(self) -> None:
         """Refer to nothing any more. It is closed, and only counts."""
-        self._write = self._overflow = self.sysex_stopped = _to_nobody
+        self._write = self._overflow = self.sysex_stopped = self.grew_slow = _to_nobody
 
     def _hand_over(self, data: bytes, now: float) -> None:
         if self._running is not None:
@@ -325,7 +330,10 @@ class Outbox:
 
     def _thin(self) -> None:
         self.thinned = True
-        self.stats.episodes += 1
+        if not self._in_episode:
+            self._in_episode = True
+            self.stats.episodes += 1
+            self.grew_slow()
         backlog, self._backlog = self._backlog, deque()
         self.backlog_bytes = self._waiting_messages = 0
         for group in backlog:

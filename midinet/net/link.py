@@ -182,6 +182,7 @@ class Link(asyncio.Protocol):
             limits=self._options.outbox,
             running_status=self._options.running_status,
         )
+        self.outbox.grew_slow = self._tell_slow
         try:
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -381,6 +382,9 @@ class Link(asyncio.Protocol):
         except (OSError, ValueError):
             pass  # Nothing more to read, or the event loop has closed the socket already.
         return rescued
+
+    def _tell_slow(self) -> None:
+        logger.info("%s is too slow: its backlog gave way", format_address(*self.peer))
 
     # What is watched.
 

@@ -373,7 +373,10 @@ async def test_a_client_that_does_not_read_delays_nobody_and_is_let_go() -> None
         assert data == (b"".join(map(frame, range(100))) * (heard // 100))[: len(data)]
 
 
-async def test_a_client_that_does_not_read_delays_nobody_and_is_thinned() -> None:
+async def test_a_client_that_does_not_read_delays_nobody_and_is_thinned(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "midinet")
     async with (
         serving(soft_outbox=1000, send_buffer=4096, stall_timeout=None, dead_peer_timeout=None) as server,
         RawPeer(portno(server), receive_buffer=4096) as stalled,
@@ -396,6 +399,7 @@ async def test_a_client_that_does_not_read_delays_nobody_and_is_thinned() -> Non
         assert await stalled.read(1) == b"\xfc"
         stats = server.stats
         assert (stats.clients, stats.closed, stats.slow_episodes) == (2, {}, 1)
+        assert caplog.text.count("its backlog gave way") == 1
         assert (stats.messages_dropped, stats.messages_caught_up > 0) == (0, True)
         assert data.count(b"\x91") <= data.count(b"\x81")
 
