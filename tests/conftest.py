@@ -25,6 +25,10 @@ def pytest_sessionstart() -> None:
     uvloop.new_event_loop().close()
 
 
+# Seconds, many times what it takes.
+_PRINTER_S = 2.0
+
+
 def _descriptors() -> set[str]:
     if not os.path.isdir("/proc/self/fd"):
         return set()
@@ -53,6 +57,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     descriptors, threads = item.stash[_BEFORE]
     if _descriptors() - descriptors:
         gc.collect()
+    for thread in threading.enumerate():
+        # It ends by itself after what it was printing, and nobody waits for it.
+        if thread.name == "midinet printer":
+            thread.join(_PRINTER_S)
     assert not _threads() - threads, "threads were left running"
     assert not _descriptors() - descriptors, "descriptors were left open"
     return result

@@ -60,7 +60,8 @@ def difference(before: Performance | None, now: Performance, *, struck_since: fl
     if before is None:
         before = Performance()
         before.resets = now.resets
-    if over := before.off_neutral() - now.off_neutral():
+    off_neutral = before.off_neutral().items()
+    if over := [place for place, setter in off_neutral if not now.setters.get(place, {}).get(setter)]:
         # They may be neutral already, by a message that hardware ignores.
         before = before.copy()
         for place in over:

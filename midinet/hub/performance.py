@@ -475,9 +475,10 @@ class Performance:
         self.values[:] = bytes([value if other == UNSET else UNSET for value, other in pairs])
         self.parameters.clear()
 
-    def off_neutral(self) -> set[int]:
-        """Return the places of the pedals, bends and pressures that somebody has to put back."""
-        return {place for place, setters in self.setters.items() if setters[next(reversed(setters))]}
+    def off_neutral(self) -> dict[int, Origin]:
+        """Return the places of the pedals, bends and pressures that have to be put back, and who has to."""
+        last = {place: next(reversed(setters)) for place, setters in self.setters.items()}
+        return {place: setter for place, setter in last.items() if self.setters[place][setter]}
 
     def silence(self) -> None:
         """Let go of everything that would sound on, whoever holds it: notes, pedals, bends and pressures."""

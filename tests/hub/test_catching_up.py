@@ -516,3 +516,167 @@ class Hubs(RuleBasedStateMachine):
 
 TestHubs = Hubs.TestCase
 TestHubs.settings = hypothesis_settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+# What is too rare to be met at random often enough, one by one.
+
+
+class Scene:
+    """A hub with members by name, of whom one or the other does not read."""
+
+    def __init__(self, *names: str) -> None:
+        self.now = 0.0
+        self.hub = Hub(lambda: None, lambda: self.now)
+        self.receivers: dict[str, Receiver] = {}
+        for name in names:
+            self.join(name)
+
+    def join(self, name: str, **options: Any) -> None:
+        self.receivers[name] = Receiver(OutboxLimits(soft_bytes=2, max_bytes=1024))
+        self.hub.join(self.receivers[name].outbox, **options)
+
+    def say(self, *said: tuple[str | None, bytes]) -> None:
+        """Say these in one turn; None is the owner."""
+        self.now += 1.0
+        for name, frame in said:
+            self.hub.publish([frame], origin=None if name is None else self.receivers[name].outbox)
+        self.hub.flush()
+
+    def tell(self, name: str, frame: bytes) -> None:
+        self.hub.publish([frame], only=self.receivers[name].outbox)
+        self.hub.flush()
+
+    def leave(self, name: str) -> None:
+        self.hub.leave(self.receivers.pop(name).outbox)
+        self.hub.flush()
+
+    def release(self, name: str | None) -> None:
+        self.hub.release(None if name is None else self.receivers[name].outbox)
+
+    def stall(self, name: str) -> None:
+        self.receivers[name].outbox.stall()
+
+    def read_on(self, name: str) -> None:
+        outbox = self.receivers[name].outbox
+        while outbox.drain(self.now):
+            pass
+        outbox.flow()
+
+    def heard(self, name: str) -> Frames:
+        """What it has heard since this was asked before."""
+        frames = self.receivers[name].frames
+        heard = frames[:]
+        frames.clear()
+        return heard
+
+
+ON, OFF = note_on(60), note_off(60)
+
+
+def test_a_note_that_two_hold_lives_until_both_let_go() -> None:
+    scene = Scene("a", "b", "listener")
+    scene.say(("a", ON), ("a", ON), ("b", ON))
+    assert [scene.heard(name) for name in ("a", "b", "listener")] == [[ON], [ON, ON], [ON, ON, ON]]
+    scene.leave("a")
+    # b holds it, and heard a alone.
+    assert scene.heard("listener") == []
+    assert scene.heard("b") == [OFF, OFF]
+    scene.say(("b", OFF))
+    # Its own, and as many as an instrument needs that gave each note-on a voice.
+    assert scene.heard("listener") == [OFF, OFF, OFF]
+    assert scene.heard("b")[:1] in ([], [OFF])
+    assert not any(receiver.sounds() for receiver in scene.receivers.values())
+
+
+def test_of_three_who_hold_a_note_the_last_hears_at_once_that_the_others_are_gone() -> None:
+    scene = Scene("a", "b", "c")
+    scene.say(("a", ON), ("b", ON), ("c", ON))
+    scene.leave("a")
+    assert (scene.heard("b"), scene.heard("c")) == ([ON, ON], [ON, ON])
+    scene.say(("b", OFF))
+    assert scene.heard("c") == [OFF, OFF]
+    assert scene.heard("b") == []
+    scene.release("c")
+    assert scene.heard("b")[:2] == [OFF, OFF]
+    assert not any(receiver.sounds() for receiver in scene.receivers.values())
+
+
+def test_what_is_struck_behind_the_note_offs_of_who_is_gone_sounds() -> None:
+    scene = Scene("a", "b", "c", "listener")
+    scene.say(("a", ON), ("b", ON))
+    scene.leave("a")
+    scene.heard("listener")
+    scene.say(("b", OFF), ("c", ON))
+    assert scene.heard("listener") == [OFF, OFF, ON]
+    assert scene.receivers["listener"].plain.sounding == {(0, 60)}
+
+
+def test_who_heard_a_pedal_and_moved_its_own_then_hears_it_come_up() -> None:
+    down, up = control(0, 64, 127), control(0, 64, 0)
+    scene = Scene("a", "b", "listener")
+    scene.say(("a", down), ("b", down), ("b", up))
+    scene.heard("b")
+    scene.heard("listener")
+    scene.leave("a")
+    assert scene.heard("b") == [up]
+    # It heard it already.
+    assert scene.heard("listener") == []
+
+
+def test_a_bend_that_may_not_have_been_reset_is_centred_for_who_bent_it_before() -> None:
+    bent, reset = b"\xe0\x00\x00", control(0, 121, 0)
+    scene = Scene("a", "b")
+    scene.say(("b", bent), ("a", bent), ("a", reset))
+    scene.release("a")
+    assert scene.heard("b") == [bent, reset, b"\xe0\x00\x40"]
+
+
+def test_what_one_is_told_alone_is_let_go_of_for_it_alone() -> None:
+    scene = Scene("a", "b", "told")
+    scene.say(("a", ON))
+    scene.tell("told", ON)
+    scene.leave("a")
+    assert scene.heard("b") == [ON, OFF]
+    assert scene.heard("told") == [ON, ON]
+    scene.tell("told", OFF)
+    assert scene.heard("told") == [OFF, OFF]
+
+
+def test_who_came_without_a_snapshot_is_told_everything_when_its_backlog_gives_way() -> None:
+    scene = Scene("a")
+    scene.say(("a", control(0, 7, 100)), ("a", control(0, 10, 9)))
+    scene.join("late")
+    scene.say(("a", control(0, 91, 5)))
+    scene.stall("late")
+    # As it was before, but the listener never heard that.
+    scene.say(("a", control(0, 7, 50)), ("a", control(0, 7, 100)))
+    scene.read_on("late")
+    expected = [control(0, 91, 5), control(0, 7, 100), control(0, 10, 9), control(0, 91, 5)]
+    assert scene.heard("late") == expected
+    # Once is enough.
+    scene.stall("late")
+    scene.say(("a", control(0, 7, 50)), ("a", control(0, 10, 9)))
+    scene.read_on("late")
+    assert scene.heard("late") == [control(0, 7, 50)]
+
+
+def test_who_has_left_does_not_hear_what_is_struck_later() -> None:
+    scene = Scene("a", "gone")
+    scene.say(("a", note_on(61)))
+    scene.stall("gone")
+    scene.say(("a", control(0, 7, 1)), ("a", control(0, 7, 2)))
+    outbox, receiver = scene.receivers["gone"].outbox, scene.receivers["gone"]
+    scene.leave("gone")
+    scene.say(("a", ON))
+    outbox.drain(scene.now)
+    assert receiver.frames == [note_on(61), control(0, 7, 2)]
+
+
+def test_who_stalls_before_it_is_told_anything_gets_all_of_it_in_the_end() -> None:
+    hub = Hub(lambda: None, lambda: 0.0)
+    hub.publish([control(0, 7, 1), control(0, 10, 2)])
+    receiver = Receiver(OutboxLimits(soft_bytes=2, max_bytes=1024))
+    receiver.outbox.stall()
+    hub.join(receiver.outbox, snapshot=True)
+    receiver.outbox.drain(0.0)
+    assert receiver.frames == [control(0, 7, 1), control(0, 10, 2)]
