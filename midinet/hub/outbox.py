@@ -370,6 +370,10 @@ class Outbox:
             known.resets = present.resets
         if not self.in_tune:
             known.doubt(present)
+            if known.running or known.clock or present.running or present.clock:
+                # Whether the song plays for the peer, and where, nobody knows: it may have missed the start.
+                known.running = known.running or present.running
+                known.clock = _NOWHERE
         self.in_tune = True
         return known
 
