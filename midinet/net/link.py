@@ -47,8 +47,8 @@ _TLS_HANDSHAKE = 0x16
 _RESCUE_BYTES = 262144
 
 # Bytes that one peer may have handled in one turn of the loop: what is read beyond waits for the next, behind
-# everybody else. It is some 700 messages, or half a millisecond, that a flood may delay the others. Less would
-# cost speed: a turn of the loop has a price of its own.
+# everybody else. It is some 700 messages, or half a millisecond, that a flood may delay the others. Less
+# would cost speed: a turn of the loop has a price of its own.
 _SHARE = 2048
 
 # Bytes of nearly every message.

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from .link import Link
 
 # A program that reads or sends in a loop gives the event loop a turn after so many messages that needed no
-# waiting: 256 take well below a millisecond. Long messages count for each 8 bytes of them, so that for each
-# 2 KiB, half of what a link takes in in one turn, the peers get a turn to take what was sent.
+# waiting: 256 take well below a millisecond. Long messages count for each 4 bytes of them, so that for each
+# KiB, half of what a link takes in in one turn, the peers get a turn to take what was sent.
 FAIR_SPREE = 256
 
 
@@ -120,7 +120,7 @@ class SocketPort:
         """
         frame = encode(message)
         self._check_open()
-        self._spree += 1 + (len(frame) >> 3)
+        self._spree += 1 + (len(frame) >> 2)
         if (room := self._link.room()) is not None:
             await room
             self._spree = 0

@@ -252,7 +252,7 @@ class PortServer:
             TypeError: it is no mido.Message.
         """
         frame = encode(message)
-        self._spree += 1 + (len(frame) >> 3)
+        self._spree += 1 + (len(frame) >> 2)
         while self._spree >= FAIR_SPREE:
             self._spree -= FAIR_SPREE
             await asyncio.sleep(0)
