@@ -89,6 +89,8 @@ class Held:
     def __init__(self) -> None:
         self.outstanding: Counter[tuple[object, Key]] = Counter()
         self.sounding: set[tuple[object, Key]] = set()
+        # Who struck what, in order.
+        self.strokes: dict[Key, list[object]] = {}
 
     def copy(self) -> Held:
         copy = Held()
@@ -103,6 +105,7 @@ class Held:
                 if kind == 0x90 and frame[2]:
                     self.outstanding[held] += 1
                     self.sounding.add(held)
+                    self.strokes.setdefault(held[1], []).append(origin)
                 else:
                     self.sounding.discard(held)
                     self.outstanding[held] = max(self.outstanding[held] - 1, 0)
@@ -125,6 +128,12 @@ class Held:
 
     def sounds_for(self, listener: object) -> set[Key]:
         return {key for origin, key in self.sounding if origin is not listener}
+
+    def is_held_as_struck(self, key: Key, listener: object) -> bool:
+        """Whether who struck it last, for a listener, still holds it. What another one holds since before
+        may have been ended by a note-off of somebody who does not."""
+        by_others = [origin for origin in self.strokes.get(key, []) if origin is not listener]
+        return bool(by_others) and (by_others[-1], key) in self.sounding
 
 
 class Member:
@@ -186,7 +195,8 @@ class Member:
         for instrument in (self.stressed.plain, self.calm.plain):
             assert self._elsewhere(instrument.voices) <= self.held.voices_for(self)
             assert self._elsewhere(instrument.sounding) <= self.held.sounds_for(self)
-        assert self._elsewhere(self.calm.plain.sounding - self.late) <= self.stressed.plain.sounding
+        missing = self._elsewhere(self.calm.plain.sounding - self.stressed.plain.sounding - self.late)
+        assert not {key for key in missing if self.held.is_held_as_struck(key, self)}
 
     def _elsewhere(self, keys: Iterable[Key]) -> set[Key]:
         return {key for key in keys if key[0] not in self.own_ends}
