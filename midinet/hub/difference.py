@@ -93,7 +93,7 @@ def _notes(
     """
     note_offs: list[bytes] = []
     note_ons: list[bytes] = []
-    for key in before.notes | now.notes:
+    for key in dict.fromkeys([*before.held_notes, *now.held_notes]):
         had, has = before.total(key), now.total(key)
         sounded = had is not None and had.sounding
         sounds = has is not None and has.sounding

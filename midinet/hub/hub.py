@@ -4,9 +4,9 @@ A hub has members, each known by its outbox. `publish` notes what is to be said,
 turn, says it: joined once, and handed to every member in one piece. Both are plain functions without a
 wait in them, and `Outbox.offer` never waits either, so no member can hold up another.
 
-    publish(frames)               every member hears them
-    publish(frames, origin=a)     every member but a, where they came from
-    publish(frames, only=a)       a alone
+    publish(data, 1)               every member hears it: one message, or several joined
+    publish(data, 1, origin=a)     every member but a, where it came from
+    publish(data, 1, only=a)       a alone
 
 What each member hears is in the order of the calls, whatever their kind.
 
@@ -19,11 +19,11 @@ fails may take hundreds at once, and their notes would be hundreds of writes to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
 from operator import itemgetter
-from typing import NamedTuple
+from typing import TypeAlias
 
 from .difference import difference
 from .outbox import Outbox
@@ -35,14 +35,34 @@ from .release import release, release_all, release_to_each
 _MAX_TURN = 65536
 
 
-class _Said(NamedTuple):
-    data: bytes
-    frames: Sequence[bytes]
-    origin: Outbox | None
-    only: Outbox | None
+class _Said:
+    """What one origin said in a row."""
+
+    __slots__ = ("data", "messages", "only", "origin", "pieces")
+
+    def __init__(self, data: bytes, messages: int, origin: Outbox | None, only: Outbox | None) -> None:
+        self.pieces = [data]
+        self.data = data
+        self.messages = messages
+        self.origin = origin
+        self.only = only
 
     def is_for(self, outbox: Outbox) -> bool:
         return self.origin is not outbox and (self.only is None or self.only is outbox)
+
+
+# Where in what all hear something is, and how many messages it is.
+_Span: TypeAlias = tuple[int, int, int]
+
+
+def _without(spans: list[_Span], data: bytes, messages: int) -> tuple[bytes, int]:
+    rest = []
+    at = 0
+    for start, end, count in spans:
+        rest.append(data[at:start])
+        at = end
+        messages -= count
+    return b"".join([*rest, data[at:]]), messages
 
 
 class Hub:
@@ -67,6 +87,9 @@ class Hub:
         # Who left, and has not been let go of towards the others.
         self._gone: list[Outbox | None] = []
         self._performance = Performance()
+        # What is being said just now, and when, as long as the performance is without it.
+        self._unobserved: list[_Said] = []
+        self._said_at = 0.0
         self._apart: dict[Outbox, Performance] = {}
 
     def join(self, outbox: Outbox, *, snapshot: bool = False, struck_since: float = inf) -> None:
@@ -152,21 +175,26 @@ class Hub:
                 self._offer(outbox, [*frames, *told.get(outbox, [])])
 
     def publish(
-        self, frames: Sequence[bytes], *, origin: Outbox | None = None, only: Outbox | None = None
+        self, data: bytes, messages: int, *, origin: Outbox | None = None, only: Outbox | None = None
     ) -> None:
-        """Say frames to the members. They go out with the next flush.
+        """Say something to the members. It goes out with the next flush.
 
         Args:
-            frames: whole messages, at least one.
+            data: whole messages, joined.
+            messages: how many they are, at least one.
             origin: the member that they came from, which does not hear them.
             only: the one member that hears them.
         """
-        data = b"".join(frames)
         if self._gone:
             self._let_go()
-        if not self._turn:
+        turn = self._turn
+        if not turn:
             self._flush_soon()
-        self._turn.append(_Said(data, frames, origin, only))
+        if turn and turn[-1].origin is origin and turn[-1].only is only:
+            turn[-1].pieces.append(data)
+            turn[-1].messages += messages
+        else:
+            turn.append(_Said(data, messages, origin, only))
         self._turn_bytes += len(data)
         if self._turn_bytes >= _MAX_TURN:
             self.flush()
@@ -179,30 +207,59 @@ class Hub:
             self._let_go()
 
     def _flush_turn(self) -> None:
-        turn = self._turn
+        turn, self._turn, self._turn_bytes = self._turn, [], 0
         if not turn:
             return
-        self._turn = []
-        self._turn_bytes = 0
         now = self._clock()
-        self._observe(turn, now)
-        # Members that are named in this turn get their own selection; all the others share one.
-        named = {said.origin for said in turn} | {said.only for said in turn}
-        shared = [said for said in turn if said.only is None]
-        data = b"".join([said.data for said in shared])
-        messages = sum([len(said.frames) for said in shared])
-        for outbox in self._members:
-            if outbox not in named:
-                if messages:
-                    outbox.offer(data, messages, now)
-                continue
-            own = [said for said in turn if said.is_for(outbox)]
-            if own:
-                outbox.offer(
-                    b"".join([said.data for said in own]), sum([len(said.frames) for said in own]), now
-                )
+        for said in turn:
+            if len(said.pieces) > 1:
+                said.data = b"".join(said.pieces)
+        if self._apart or self._performance.owes or any(said.only is not None for said in turn):
+            self._offer_all(self._settle(turn, now), now)
+        else:
+            # Nobody needs to know the performance before this is on its way, save who cannot take it.
+            self._unobserved = turn
+            self._said_at = now
+            self._offer_all(turn, now)
+            self._observe()
 
-    def _observe(self, turn: list[_Said], now: float) -> None:
+    def _offer_all(self, turn: list[_Said], now: float) -> None:
+        # All hear the same, save who said some of it and who was told something alone.
+        pieces: list[bytes] = []
+        messages = size = 0
+        own: dict[Outbox, list[_Span]] = {}
+        told = set()
+        for said in turn:
+            if said.only is not None:
+                told.add(said.only)
+                continue
+            end = size + len(said.data)
+            if said.origin is not None:
+                own.setdefault(said.origin, []).append((size, end, said.messages))
+            pieces.append(said.data)
+            size, messages = end, messages + said.messages
+        data = b"".join(pieces)
+        for outbox in self._members:
+            if outbox in told:
+                parts = [said for said in turn if said.is_for(outbox)]
+                count = sum([said.messages for said in parts])
+                if count:
+                    outbox.offer(b"".join([said.data for said in parts]), count, now)
+            elif outbox in own:
+                others, count = _without(own[outbox], data, messages)
+                if count:
+                    outbox.offer(others, count, now)
+            elif messages:
+                outbox.offer(data, messages, now)
+
+    def _observe(self) -> None:
+        turn, self._unobserved = self._unobserved, []
+        for said in turn:
+            self._performance.observe(said.data, said.origin, self._said_at)
+
+    def _settle(self, turn: list[_Said], now: float) -> list[_Said]:
+        """Observe a turn before it is said. Returns it with what has to be said beside it: what members that
+        are gone owe for notes that others held longer."""
         for said in turn:
             if said.only is not None and said.only in self._members and said.only not in self._apart:
                 self._apart[said.only] = self._performance.copy()
@@ -211,18 +268,20 @@ class Hub:
             for position, said in enumerate(turn, 1):
                 if said.only is not None and said.only is not listener:
                     continue
-                to_all = performance.observe(said.frames, said.origin, now)
+                to_all = performance.observe(said.data, said.origin, now)
                 alone = performance.tell_holders()
                 if to_all or alone:
                     for outbox in self._members:
                         if self._apart.get(outbox, self._performance) is performance:
                             frames = [*to_all, *alone.get(outbox, [])]
-                            owed.append((position, _Said(b"".join(frames), frames, None, outbox)))
+                            owed.append((position, _Said(b"".join(frames), len(frames), None, outbox)))
         # Each right behind what made it due: what is struck after that has to sound.
         for position, said in sorted(owed, key=itemgetter(0), reverse=True):
             turn.insert(position, said)
+        return turn
 
     def _performance_of(self, outbox: Outbox) -> Performance:
+        self._observe()
         return self._apart.get(outbox, self._performance).frozen()
 
     def _offer(self, outbox: Outbox, frames: Iterable[bytes]) -> None:

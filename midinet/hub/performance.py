@@ -26,9 +26,12 @@ Notes, and all that is kept by channel and number, have the key `channel << 7 | 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from functools import partial
+import re
+from collections.abc import Hashable, Iterable, KeysView, Set
 from typing import NamedTuple, TypeAlias
+
+from ..wire.columns import channel_columns, three_byte_columns
+from ..wire.spec import FIRST_SYSTEM, SYSEX
 
 # Whoever says something; None is the owner of the hub.
 Origin: TypeAlias = Hashable
@@ -43,6 +46,7 @@ BANKS_LSB = 4128
 PRESSURES = 4144
 BENDS_MSB = 4160
 BENDS_LSB = 4176
+_TO_LSB = BENDS_LSB - BENDS_MSB
 # The last of the controllers 124, 125 and of 126, 127.
 OMNI_MODES = 4192
 POLY_MODES = 4208
@@ -76,10 +80,25 @@ _RESET_TO_UNKNOWN = frozenset(range(ALL_SOUND_OFF)) - _RESETS.keys() - _STAY
 _UNKNOWN = int.from_bytes(bytes([UNSET if number in _RESET_TO_UNKNOWN else 0 for number in range(128)]))
 # What has been set goes to 0, and what has not stays so.
 _TO_ZERO = bytes((*(0 for _ in range(UNSET)), UNSET))
-# Controllers that do more than keep a value.
-_SPECIAL = frozenset({DATA_MSB, DATA_LSB, *range(DATA_INCREMENT, RPN_MSB + 1), *range(ALL_SOUND_OFF, 128)})
+# By status: where in `values` the messages of a channel are, and the key of a channel's first note.
+_PLACES = [0] * 0x80
+for _kind in (0, 0, POLY_PRESSURES, CONTROLLERS):
+    _PLACES += [_kind + (_channel << 7) for _channel in range(16)]
+for _kind in (PROGRAMS, PRESSURES, BENDS_MSB):
+    _PLACES += [_kind + _channel for _channel in range(16)]
 
-_MORE_THAN_A_VALUE = _SPECIAL | {*range(32), *PEDALS, PORTAMENTO_CONTROL}
+# What each controller does beside keeping a value. In a table, since most messages are looked up in it.
+_KEEPS, _CLEARS_ITS_SECOND_BYTE, _IS_A_PEDAL, _PASSES_BY, _DOES_MORE = range(5)
+_EFFECTS = [_KEEPS] * 128
+_EFFECTS[:32] = [_CLEARS_ITS_SECOND_BYTE] * 32
+_EFFECTS[PORTAMENTO_CONTROL] = _PASSES_BY
+for _number in PEDALS:
+    _EFFECTS[_number] = _IS_A_PEDAL
+for _number in (DATA_MSB, DATA_LSB, *range(DATA_INCREMENT, RPN_MSB + 1), *range(ALL_SOUND_OFF, 128)):
+    _EFFECTS[_number] = _DOES_MORE
+
+# In whole messages: channel messages in a row, or one of any other kind.
+_CHANNEL_OR_SYSTEM = re.compile(rb"[\x00-\xef]+|[\xf0-\xff][\x00-\x7f]*\xf7?")
 
 # 6 clocks are one unit of the song position pointer, which has 14 bits (page 27).
 CLOCKS_A_BEAT = 6
@@ -106,28 +125,29 @@ class Held(NamedTuple):
     doubtful: int = 0
     """Those of them that were ended by a message that hardware may ignore. They come on top."""
 
-    def struck_again(self, velocity: int, at: float) -> Held:
-        """Return it after another note-on."""
-        outstanding = self.outstanding
-        if outstanding < _MOST_OUTSTANDING:
-            outstanding += 1
-        return _held((velocity, at, True, outstanding, self.doubtful))
-
     def let_go(self) -> Held:
         """Return it after a note-off."""
-        velocity, since, sounding, outstanding, doubtful = self
-        if outstanding:
-            return _held((velocity, since, False, outstanding - 1, doubtful))
-        return _held((velocity, since, sounding, 0, doubtful - 1))
+        if self.outstanding:
+            return self._replace(sounding=False, outstanding=self.outstanding - 1)
+        return self._replace(doubtful=self.doubtful - 1)
 
     def ended(self) -> Held:
         """Return it after a message that hardware may ignore."""
+        if not self.outstanding:
+            return self
         doubtful = min(self.outstanding + self.doubtful, _MOST_OUTSTANDING)
-        return _held((self.velocity, self.since, False, 0, doubtful))
+        return self._replace(sounding=False, outstanding=0, doubtful=doubtful)
 
 
-# A third of the time that Held() takes, which is called for nearly every note.
-_held = partial(tuple.__new__, Held)
+# Nearly every note has one holder: who it is, and then what a Held says. It is a plain tuple, and made and
+# taken apart in `_hear`, since that is done for nearly every message.
+_Sole: TypeAlias = tuple[Origin, int, float, bool, int, int]
+_OUTSTANDING = 4
+
+# In its place where a note has several.
+_SEVERAL: _Sole = (object(), 0, 0.0, False, 0, 0)
+
+_NOT_HELD = Held(0, 0.0, sounding=False, outstanding=0)
 
 
 class _Owed(NamedTuple):
@@ -147,9 +167,11 @@ class Performance:
     __slots__ = (
         "_alone",
         "_frozen",
+        "_mine",
         "_owed",
+        "_several",
+        "_sole",
         "clock",
-        "notes",
         "parameters",
         "resets",
         "running",
@@ -158,7 +180,9 @@ class Performance:
     )
 
     def __init__(self) -> None:
-        self.notes: dict[int, dict[Origin, Held]] = {}
+        # Who holds what, by note: a sole holder, or _SEVERAL and then the holders.
+        self._sole: dict[int, _Sole] = {}
+        self._several: dict[int, dict[Origin, Held]] = {}
         self.values = bytearray(_NOTHING_SET)
         # By channel, kind (NRPN_MSB or RPN_MSB), and the number's most and least significant byte.
         self.parameters: dict[tuple[int, int, int, int], tuple[int, int]] = {}
@@ -168,100 +192,166 @@ class Performance:
         # How often everything was reset.
         self.resets = 0
         # Who set pedals, bends and pressures, by their places in `values`: the last one and the one before,
-        # and whether to anything but neutral, which one of them did.
+        # and whether to anything but neutral, which one of them did. Never changed in place.
         self.setters: dict[int, dict[Origin, bool]] = {}
+        # What stands there for whoever was observed last and alone set something. To find this very object
+        # is the fastest way to see that there is nothing new.
+        self._mine: dict[Origin, bool] = {}
         # What has to be said to single origins because another one was forgotten.
         self._alone: dict[Origin, list[bytes]] = {}
         # By note, of which some origin that is there sounds each.
         self._owed: dict[int, _Owed] = {}
         self._frozen: Performance | None = None
 
-    def observe(self, frames: Iterable[bytes], origin: Origin, at: float) -> list[bytes]:
+    def observe(self, data: bytes, origin: Origin, at: float) -> list[bytes]:
         """Take note of what an origin said.
 
         Args:
-            frames: whole messages.
+            data: whole messages, joined.
             origin: who said them.
             at: when, by a monotonic clock, in seconds.
 
         Returns:
-            What has to be said to all beside them: the note-offs of an origin that is gone, for notes that
-            another one held longer. Nearly always nothing.
+            What has to be said to all beside them, as frames: the note-offs of an origin that is gone, for
+            notes that another one held longer. Nearly always nothing.
         """
         self._frozen = None
-        notes, values, setters = self.notes, self.values, self.setters
-        # Most pressures and bends follow one by the same origin, and are one like that.
-        mine = {origin: True}
-        # What is struck here differs in its velocity alone.
-        struck: dict[int, Held] = {}
-        for frame in frames:
-            status = frame[0]
-            if status < 0xA0:
-                velocity = frame[2]
-                key = (status & 15) << 7 | frame[1]
-                holders = notes.get(key)
-                if status >= 0x90 and velocity:
-                    if holders is None or origin not in holders:
-                        held = struck.get(velocity)
-                        if held is None:
-                            held = struck[velocity] = _held((velocity, at, True, 1, 0))
-                        if holders is None:
-                            notes[key] = {origin: held}
-                        else:
-                            holders[origin] = held
-                    else:
-                        holders[origin] = holders[origin].struck_again(velocity, at)
-                elif holders is not None and origin in holders:
-                    held = holders[origin]
-                    if held.outstanding + held.doubtful > 1:
-                        holders[origin] = held.let_go()
-                    elif len(holders) > 1:
-                        del holders[origin]
-                    else:
-                        del notes[key]
-            elif status < 0xC0:
-                number, value = frame[1], frame[2]
-                key = (status & 15) << 7 | number
-                if status < 0xB0:
-                    place = POLY_PRESSURES + key
-                    values[place] = value
-                    if not value or setters.get(place) != mine:
-                        self._remember(place, origin, value != 0)
-                elif number not in _MORE_THAN_A_VALUE:
-                    values[key] = value
-                elif number < 32 and number != DATA_MSB:
-                    values[key] = value
-                    values[key + 32] = UNSET
-                elif number in PEDALS:
-                    self._set_held(key, value, origin)
-                elif number != PORTAMENTO_CONTROL:
-                    self._control(status & 15, number, value, origin)
-            elif status < 0xE0:
-                self._set_channel(status, frame, origin)
-            elif status < 0xF0:
-                lsb, msb, place = frame[1], frame[2], BENDS_MSB + (status & 15)
-                values[place] = msb
-                values[place - BENDS_MSB + BENDS_LSB] = lsb
-                bent = lsb != 0 or msb != 64
-                if not bent or setters.get(place) != mine:
-                    self._remember(place, origin, bent)
-            elif status != 0xF0:
-                self._system(status, frame)
+        if origin not in self._mine:
+            self._mine = {origin: True}
+        if (columns := three_byte_columns(data)) is not None:
+            self._hear(*columns, origin, at)
+        else:
+            for piece in _CHANNEL_OR_SYSTEM.findall(data):
+                if piece[0] < FIRST_SYSTEM:
+                    self._hear(*channel_columns(piece), origin, at)
+                elif piece[0] != SYSEX:
+                    self._system(piece[0], piece)
         return self._settle() if self._owed else []
 
-    def _set_held(self, place: int, value: int, origin: Origin) -> None:
-        self.values[place] = value
-        self._remember(place, origin, value != 0)
+    def _hear(self, statuses: bytes, firsts: bytes, seconds: bytes, origin: Origin, at: float) -> None:
+        """Take note of channel messages. What a relay costs is mostly spent here."""
+        sole, values, setters, mine = self._sole, self.values, self.setters, self._mine
+        places, effects = _PLACES, _EFFECTS
+        for status, first, second in zip(statuses, firsts, seconds):  # noqa: B905
+            if status < 0xA0:
+                key = places[status] + first
+                held = sole.get(key)
+                if second and status >= 0x90:
+                    if held is None:
+                        sole[key] = (origin, second, at, True, 1, 0)
+                    elif held[0] is origin:
+                        _, _, _, _, outstanding, doubtful = held
+                        if outstanding < _MOST_OUTSTANDING:
+                            outstanding += 1
+                        sole[key] = (origin, second, at, True, outstanding, doubtful)
+                    else:
+                        self._strike_with_others(key, origin, second, at)
+                elif held is None:
+                    pass
+                elif held[0] is origin:
+                    _, velocity, since, sounding, outstanding, doubtful = held
+                    if outstanding + doubtful == 1:
+                        del sole[key]
+                    elif outstanding:
+                        sole[key] = (origin, velocity, since, False, outstanding - 1, doubtful)
+                    else:
+                        sole[key] = (origin, velocity, since, sounding, 0, doubtful - 1)
+                elif held is _SEVERAL:
+                    self._let_go_with_others(key, origin)
+            elif status < 0xB0:
+                place = places[status] + first
+                values[place] = second
+                if not second or setters.get(place) is not mine:
+                    self._remember(place, origin, second != 0)
+            elif status < 0xC0:
+                place = places[status] + first
+                effect = effects[first]
+                if effect == _KEEPS:
+                    values[place] = second
+                elif effect == _CLEARS_ITS_SECOND_BYTE:
+                    values[place] = second
+                    values[place + 32] = UNSET
+                elif effect == _IS_A_PEDAL:
+                    values[place] = second
+                    self._remember(place, origin, second != 0)
+                elif effect == _DOES_MORE:
+                    self._control(status & 15, first, second)
+            elif status >= 0xE0:
+                place = places[status]
+                values[place] = second
+                values[place + _TO_LSB] = first
+                bent = second != 64 or first != 0
+                if not bent or setters.get(place) is not mine:
+                    self._remember(place, origin, bent)
+            elif status < 0xD0:
+                channel = status & 15
+                values[PROGRAMS + channel] = first
+                values[BANKS_MSB + channel] = values[channel << 7 | BANK_MSB]
+                values[BANKS_LSB + channel] = values[channel << 7 | BANK_LSB]
+            else:
+                place = places[status]
+                values[place] = first
+                self._remember(place, origin, first != 0)
+
+    # Notes that several hold.
+
+    def holders(self, key: int) -> dict[Origin, Held]:
+        """Return who holds a note, and how."""
+        held = self._sole.get(key)
+        if held is None:
+            return {}
+        return self._several[key].copy() if held is _SEVERAL else {held[0]: Held(*held[1:])}
+
+    @property
+    def notes(self) -> dict[int, dict[Origin, Held]]:
+        """Who holds what, by note."""
+        return {key: self.holders(key) for key in self._sole}
+
+    @property
+    def held_notes(self) -> KeysView[int]:
+        """The notes that anybody holds, in the order in which they were struck."""
+        return self._sole.keys()
+
+    def _hold(self, key: int, holders: dict[Origin, Held]) -> None:
+        """Have these hold a note, and nobody else."""
+        self._several.pop(key, None)
+        if not holders:
+            self._sole.pop(key, None)
+        elif len(holders) == 1:
+            ((origin, held),) = holders.items()
+            self._sole[key] = (origin, *held)
+        else:
+            # Never changed in place: copies share them.
+            self._several[key] = holders
+            self._sole[key] = _SEVERAL
+
+    def _strike_with_others(self, key: int, origin: Origin, velocity: int, at: float) -> None:
+        holders = self.holders(key)
+        before = holders.get(origin, _NOT_HELD)
+        outstanding = min(before.outstanding + 1, _MOST_OUTSTANDING)
+        holders[origin] = Held(velocity, at, True, outstanding, before.doubtful)
+        self._hold(key, holders)
+
+    def _let_go_with_others(self, key: int, origin: Origin) -> None:
+        holders = self.holders(key)
+        if (held := holders.pop(origin, None)) is not None:
+            if held.outstanding + held.doubtful > 1:
+                holders[origin] = held.let_go()
+            self._hold(key, holders)
+
+    # Who set what.
 
     def _remember(self, place: int, origin: Origin, off_neutral: bool) -> None:
         setters = self.setters.get(place)
         if setters is None:
             if off_neutral:
-                self.setters[place] = {origin: True}
+                self.setters[place] = self._mine
             return
         last = next(reversed(setters))
         if last is origin:
             if setters[origin] is off_neutral:
+                if len(setters) == 1:
+                    self.setters[place] = self._mine
                 return
             setters = {**setters, origin: off_neutral}
         else:
@@ -269,22 +359,12 @@ class Performance:
         self._keep_setters(place, setters)
 
     def _keep_setters(self, place: int, setters: dict[Origin, bool]) -> None:
-        # Never changed in place: copies share them.
         if any(setters.values()):
             self.setters[place] = setters
         else:
             del self.setters[place]
 
-    def _set_channel(self, status: int, frame: bytes, origin: Origin) -> None:
-        values, channel = self.values, status & 15
-        if status < 0xD0:
-            values[PROGRAMS + channel] = frame[1]
-            values[BANKS_MSB + channel] = values[channel << 7 | BANK_MSB]
-            values[BANKS_LSB + channel] = values[channel << 7 | BANK_LSB]
-        else:
-            self._set_held(PRESSURES + channel, frame[1], origin)
-
-    def _control(self, channel: int, number: int, value: int, origin: Origin) -> None:
+    def _control(self, channel: int, number: int, value: int) -> None:
         values = self.values
         if number < ALL_SOUND_OFF:
             if number >= NRPN_LSB:
@@ -298,7 +378,7 @@ class Performance:
         elif number == 122:
             values[channel << 7 | number] = value
         else:
-            self._end_notes([key for key in self.notes if key >> 7 == channel])
+            self._end_notes([key for key in self._sole if key >> 7 == channel])
             if number in (OMNI_OFF, OMNI_ON):
                 values[OMNI_MODES + channel] = number
             elif number in (MONO_ON, POLY_ON):
@@ -352,9 +432,9 @@ class Performance:
 
     def _end_notes(self, keys: Iterable[int]) -> None:
         for key in keys:
-            for origin, held in self.notes[key].items():
-                if held.outstanding:
-                    self.notes[key][origin] = held.ended()
+            sole = self._sole[key]
+            if sole is _SEVERAL or sole[_OUTSTANDING]:
+                self._hold(key, {origin: held.ended() for origin, held in self.holders(key).items()})
 
     def _system(self, status: int, frame: bytes) -> None:
         if status == 0xF8:
@@ -370,7 +450,7 @@ class Performance:
         elif status == 0xFC:
             self.running = False
         elif status == 0xFF:
-            self._end_notes(list(self.notes))
+            self._end_notes(list(self._sole))
             self.values[:] = _NOTHING_SET
             self.parameters.clear()
             self.running = False
@@ -380,7 +460,7 @@ class Performance:
     def _settle(self) -> list[bytes]:
         frames: list[bytes] = []
         for key, owed in list(self._owed.items()):
-            if not any(held.sounding for held in self.notes.get(key, {}).values()):
+            if not any(held.sounding for held in self.holders(key).values()):
                 frames += owed.note_offs(key)
                 del self._owed[key]
         return frames
@@ -393,21 +473,32 @@ class Performance:
         """
         frames, self._alone = self._alone, {}
         for key, owed in self._owed.items():
-            holder, *others = [origin for origin, held in self.notes[key].items() if held.sounding]
+            holder, *others = [origin for origin, held in self.holders(key).items() if held.sounding]
             if not others and holder not in owed.told:
                 self._frozen = None
                 self._owed[key] = owed._replace(told=owed.told | {holder})
                 frames.setdefault(holder, []).extend(owed.note_offs(key))
         return frames
 
+    @property
+    def owes(self) -> bool:
+        """Whether `observe` may find something that has to be said beside what it observes."""
+        return bool(self._owed or self._alone)
+
     # What is derived from it.
+
+    def held_by(self, origins: Set[Origin]) -> list[int]:
+        """Return the notes that any of these holds."""
+        return [
+            key
+            for key, held in self._sole.items()
+            if (held[0] in origins if held is not _SEVERAL else not origins.isdisjoint(self._several[key]))
+        ]
 
     def total(self, key: int, listener: Origin = None) -> Held | None:
         """Return what all origins but the listener together hold of a note, or None."""
         holders = [
-            held
-            for origin, held in self.notes.get(key, {}).items()
-            if listener is None or origin is not listener
+            held for origin, held in self.holders(key).items() if listener is None or origin is not listener
         ]
         if (owed := self._owed.get(key)) and (listener is None or listener not in owed.told):
             holders.append(owed.held)
@@ -426,7 +517,8 @@ class Performance:
     def copy(self) -> Performance:
         """Return a copy that further observations do not change."""
         copy = self._without_notes()
-        copy.notes = {key: holders.copy() for key, holders in self.notes.items()}
+        copy._sole = self._sole.copy()
+        copy._several = self._several.copy()
         copy._owed = self._owed.copy()
         return copy
 
@@ -441,9 +533,7 @@ class Performance:
         view = self._without_notes()
         if listener is not None:
             view._leave_out(listener)
-        for key in self.notes:
-            if (total := self.total(key, listener)) is not None:
-                view.notes[key] = {None: total}
+        self._show(self._sole, listener, view)
         return view
 
     def view_of(
@@ -451,10 +541,13 @@ class Performance:
     ) -> Performance:
         """Return what is held of a few notes but by the listener, and what is set if it is wanted."""
         view = self._without_notes() if with_values else Performance()
+        self._show(keys, listener, view)
+        return view
+
+    def _show(self, keys: Iterable[int], listener: Origin, view: Performance) -> None:
         for key in keys:
             if (total := self.total(key, listener)) is not None:
-                view.notes[key] = {None: total}
-        return view
+                view._sole[key] = (None, *total)
 
     def _without_notes(self) -> Performance:
         copy = Performance()
@@ -483,7 +576,8 @@ class Performance:
     def silence(self) -> None:
         """Let go of everything that would sound on, whoever holds it: notes, pedals, bends and pressures."""
         self._frozen = None
-        self.notes.clear()
+        self._sole.clear()
+        self._several.clear()
         self._owed.clear()
         for place in self.setters:
             self._put(place, None)
@@ -492,17 +586,16 @@ class Performance:
     def forget(self, origin: Origin) -> None:
         """Let go of what only this origin still held: it is gone."""
         self._frozen = None
-        for key in [key for key, holders in self.notes.items() if origin in holders]:
-            holders = self.notes[key]
+        for key in self.held_by({origin}):
+            holders = self.holders(key)
             held = holders.pop(origin)
+            self._hold(key, holders)
             if any(other.sounding for other in holders.values()):
                 owed = self._owed.get(key)
                 held = held._replace(sounding=False)
                 self._owed[key] = _Owed(held if owed is None else _together([owed.held, held]))
                 continue
             self._owed.pop(key, None)
-            if not holders:
-                del self.notes[key]
         self._alone = {}
         for place, setters in list(self.setters.items()):
             if origin not in setters:
@@ -513,6 +606,8 @@ class Performance:
             elif setters[origin]:
                 self._alone.setdefault(last, []).append(_neutral(place))
             self._keep_setters(place, {by: off for by, off in setters.items() if by is not origin})
+        if origin in self._mine:
+            self._mine = {}
 
     def _put(self, place: int, value: int | None) -> None:
         """Set all of a pedal, bend or pressure to a value; None is neutral."""

@@ -55,19 +55,6 @@ class SysexRule:
         ids = ", ".join([beginning[1:].hex(" ").upper() for beginning in self._passed])
         return f"<SysexRule {'all' if self._all else ids or 'none'}>"
 
-    def pass_frames(self, frames: Sequence[bytes]) -> tuple[Sequence[bytes], int]:
-        """Return the frames that pass, in order, and how many were dropped.
-
-        Args:
-            frames: whole messages. When nothing is dropped, they come back as the same object.
-        """
-        # Joining them and searching once takes less than half the time of a look at each.
-        if self._all or SYSEX not in b"".join(frames):
-            return frames, 0
-        passed = [frame for frame in frames if frame[0] != SYSEX or frame.startswith(self._passed)]
-        dropped = len(frames) - len(passed)
-        return (passed, dropped) if dropped else (frames, 0)
-
     def pass_bytes(self, data: bytes) -> tuple[bytes, int]:
         """Return the messages that pass, in order, and how many were dropped.
 

@@ -22,7 +22,7 @@ def release(
     """Let go of what only these origins still held. Returns what lets go of it: what all hear, and what
     single ones hear beside that."""
     gone = set(origins)
-    keys = [key for key, holders in performance.notes.items() if not gone.isdisjoint(holders)]
+    keys = performance.held_by(gone)
     if not keys and all(gone.isdisjoint(setters) for setters in performance.setters.values()):
         return [], {}
     # Of the notes only theirs: who ends holds few, and everybody together may hold hundreds.

@@ -7,7 +7,7 @@ import errno
 import math
 import random
 import socket
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from ssl import SSLContext, SSLError
 from types import TracebackType
@@ -379,7 +379,7 @@ class connect:
         link.owner = port
         link.release(Hold.FULL)
         if greeting.heard:
-            port._link_heard(greeting.heard)
+            port._link_heard(greeting.heard, greeting.messages)
         if link.reason is not None:
             port._link_ending()
         if link.lost:
@@ -397,11 +397,13 @@ class _Greeting:
     def __init__(self, link: Link, answer: asyncio.Future[Aside | None]) -> None:
         self._link = link
         self.answer = answer
-        self.heard: list[bytes] = []
+        self.heard = b""
+        self.messages = 0
 
-    def _link_heard(self, frames: Sequence[bytes]) -> None:
-        self.heard += frames
-        if len(self.heard) >= DEFAULT_MAX_INBOX:
+    def _link_heard(self, data: bytes, messages: int) -> None:
+        self.heard += data
+        self.messages += messages
+        if self.messages >= DEFAULT_MAX_INBOX:
             self._link.hold(Hold.FULL)
 
     def _link_told(self, aside: Aside) -> None:

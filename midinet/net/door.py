@@ -12,7 +12,7 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -82,11 +82,11 @@ class Visitor:
         self.has_room = has_room
         self._told = told
         self._lost = lost
-        self.frames_refused = 0
+        self.messages_refused = 0
         self.patience: asyncio.TimerHandle | None = None
 
-    def _link_heard(self, frames: Sequence[bytes]) -> None:
-        self.frames_refused += len(frames)
+    def _link_heard(self, data: bytes, messages: int) -> None:
+        self.messages_refused += messages
 
     def _link_told(self, aside: Aside) -> None:
         if aside.word == HELLO:
@@ -313,7 +313,7 @@ class Door:
         self._visitors.discard(visitor)
         link.guarded = False
         link.gate_sysex(self._sysex_rule(link, has_token=True))
-        link.messages_refused = visitor.frames_refused
+        link.messages_refused = visitor.messages_refused
         link.say(answer(200))
         link.owner = self._let_in(link, aside)
 

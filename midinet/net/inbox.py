@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from ..hub.performance import Performance
 from ..hub.release import release
+from ..wire.parser import split_messages
 
 
 class Source(Protocol):
@@ -59,13 +60,13 @@ class Inbox:
         """Whether nothing more will arrive and everything has been taken."""
         return self._make_end is not None and not self._entries
 
-    def put(self, source: Source, frames: Sequence[bytes]) -> bool:
-        """Take in frames. Returns False when the source has to stop until its `_resume` is called."""
+    def put(self, source: Source, data: bytes) -> bool:
+        """Take in whole messages. Returns False when the source has to stop until its `_resume` is called."""
         if self._heard is None:
             self._heard = Performance()
         # Nobody asks here when a note was struck.
-        owed = self._heard.observe(frames, source, 0.0)
-        self._append(source, frames)
+        owed = self._heard.observe(data, source, 0.0)
+        self._append(source, split_messages(data))
         if owed:
             self._append(source, owed)
         if len(self._entries) < self.max_messages:

@@ -16,7 +16,7 @@ import enum
 import errno
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -24,7 +24,7 @@ from ..address import format_address
 from ..errors import CloseReason
 from ..hub.outbox import Outbox
 from ..wire.aside import PING, PONG, Aside, ping, pong
-from ..wire.parser import Parser
+from ..wire.parser import Parser, split_messages
 from .keepalive import find_dead_peers
 from .waiters import Waiters
 from .watch import Watchdog, acknowledged
@@ -86,7 +86,7 @@ class Hold(enum.Enum):
 class LinkOwner(Protocol):
     """What a link tells its port."""
 
-    def _link_heard(self, frames: Sequence[bytes]) -> None: ...
+    def _link_heard(self, data: bytes, messages: int) -> None: ...
     def _link_told(self, aside: Aside) -> None: ...
     def _link_fell_silent(self) -> None: ...
     def _link_ending(self) -> None: ...
@@ -99,7 +99,7 @@ class _Nobody:
     def __call__(self, link: Link) -> LinkOwner:
         return self
 
-    def _link_heard(self, frames: Sequence[bytes]) -> None: ...
+    def _link_heard(self, data: bytes, messages: int) -> None: ...
     def _link_told(self, aside: Aside) -> None: ...
     def _link_fell_silent(self) -> None: ...
     def _link_ending(self) -> None: ...
@@ -228,28 +228,30 @@ class Link(asyncio.Protocol):
     def _take(self, data: bytes) -> None:
         if self.reason is not None:
             return
-        frames = self.parser.frames(data)
+        said, messages = self.parser.joined(data)
         if self._watchdogs or self._pulse is not None or self.parser.in_sysex or _ACTIVE_SENSING in data:
             self._watch(data)
         if self._options.max_rate is not None:
-            self._spend(self._options.max_rate, len(frames))
+            self._spend(self._options.max_rate, messages)
         if asides := self.parser.take_asides():
+            frames = split_messages(said)
             told = 0
             for position, aside in asides:
-                self._hear(frames[told:position])
+                self._hear(b"".join(frames[told:position]), position - told)
                 told = position
                 self._answer(aside)
-            frames = frames[told:]
-        self._hear(frames)
+            said, messages = b"".join(frames[told:]), messages - told
+        self._hear(said, messages)
 
-    def _hear(self, frames: Sequence[bytes]) -> None:
+    def _hear(self, data: bytes, messages: int) -> None:
         if self.sysex is not None:
-            frames, refused = self.sysex.pass_frames(frames)
+            data, refused = self.sysex.pass_bytes(data)
             if refused:
                 self._warn_of_sysex("from")
             self.sysex_refused += refused
-        if frames:
-            self.owner._link_heard(frames)
+            messages -= refused
+        if messages:
+            self.owner._link_heard(data, messages)
 
     def gate_sysex(self, rule: SysexRule | None) -> None:
         """Let only these system exclusive messages pass, both ways. None is all of them."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -127,7 +127,7 @@ class SocketPort:
         while self._spree >= FAIR_SPREE:
             self._spree -= FAIR_SPREE
             await asyncio.sleep(0)
-        self._send_frames((frame,))
+        self._say(frame, 1)
 
     async def receive(self) -> Message:
         """Wait for the next message and return it.
@@ -175,12 +175,12 @@ class SocketPort:
     def reset(self) -> None:
         """Send All Notes Off and Reset All Controllers on all channels. Does nothing on a closed port."""
         if self._reason is None:
-            self._send_frames(RESET_FRAMES)
+            self._say(b"".join(RESET_FRAMES), len(RESET_FRAMES))
 
     def panic(self) -> None:
         """Send All Sound Off on all channels. Does nothing on a closed port."""
         if self._reason is None:
-            self._send_frames(PANIC_FRAMES)
+            self._say(b"".join(PANIC_FRAMES), len(PANIC_FRAMES))
 
     @property
     def closed(self) -> bool:
@@ -237,10 +237,10 @@ class SocketPort:
 
     # What the link calls.
 
-    def _link_heard(self, frames: Sequence[bytes]) -> None:
+    def _link_heard(self, data: bytes, messages: int) -> None:
         if self._relays and self._hub is not None:
-            self._hub.publish(frames, origin=self._link.outbox)
-        if self._inbox is not None and not self._inbox.put(self, frames):
+            self._hub.publish(data, messages, origin=self._link.outbox)
+        if self._inbox is not None and not self._inbox.put(self, data):
             self._link.hold(Hold.FULL)
 
     def _link_told(self, aside: Aside) -> None:
@@ -297,7 +297,7 @@ class SocketPort:
         early = self._own_inbox.take_all()
         self._link.release(Hold.FULL)
         if early:
-            self._link_heard(early)
+            self._link_heard(b"".join(early), len(early))
 
     def _take_link(self, link: Link, struck_since: float) -> None:
         """Go on with another link, and bring its peer to what was sent and is not over."""
@@ -307,10 +307,10 @@ class SocketPort:
         self._hub.join(link.outbox, snapshot=True, struck_since=struck_since)
         self._change_state(PortState.CONNECTED)
 
-    def _send_frames(self, frames: tuple[bytes, ...] | list[bytes]) -> None:
+    def _say(self, data: bytes, messages: int) -> None:
         self._check_open()
         assert self._hub is not None
-        self._hub.publish(frames, only=self._link.outbox if self._is_adopted else None)
+        self._hub.publish(data, messages, only=self._link.outbox if self._is_adopted else None)
 
     def _begin_close(self) -> None:
         if self._reason is None and self._state is PortState.RECONNECTING:

@@ -256,7 +256,7 @@ class PortServer:
         while self._spree >= FAIR_SPREE:
             self._spree -= FAIR_SPREE
             await asyncio.sleep(0)
-        self._send_frames((frame,))
+        self._say(frame, 1)
 
     async def receive(self) -> Any:
         """Wait for the next message of any client and return it, or (port, message) with `yield_ports`.
@@ -329,13 +329,13 @@ class PortServer:
         """Send All Notes Off and Reset All Controllers on all channels to every client."""
         self._check_started()
         if not self._closing:
-            self._send_frames(RESET_FRAMES)
+            self._say(b"".join(RESET_FRAMES), len(RESET_FRAMES))
 
     def panic(self) -> None:
         """Send All Sound Off on all channels to every client."""
         self._check_started()
         if not self._closing:
-            self._send_frames(PANIC_FRAMES)
+            self._say(b"".join(PANIC_FRAMES), len(PANIC_FRAMES))
 
     @property
     def ports(self) -> list[SocketPort]:
@@ -437,7 +437,7 @@ class PortServer:
     def _turned_away(self, peer: tuple[str, int], reason: CloseReason, visitor: Visitor | None) -> None:
         self._gone.turned_away += 1
         if visitor is not None:
-            visitor.link.messages_refused = visitor.frames_refused
+            visitor.link.messages_refused = visitor.messages_refused
             self._remember(format_address(*peer), visitor.link, PortStats.of(visitor.link))
         else:
             self._note_end(ClosedConnection(format_address(*peer), peer, reason, 0.0, PortStats()))
@@ -492,10 +492,10 @@ class PortServer:
     def _make_hub(self) -> Hub:
         return open_hub(self._loop, release_notes=self._options.release_notes)
 
-    def _send_frames(self, frames: tuple[bytes, ...] | list[bytes]) -> None:
+    def _say(self, data: bytes, messages: int) -> None:
         self._check_open()
         self._adopt_waiting()
-        self._hub.publish(frames)
+        self._hub.publish(data, messages)
 
     def _decode(self, entry: Any) -> Any:
         if self.yield_ports:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..errors import ConnectionLost, PortClosed
@@ -68,8 +68,8 @@ class ThreadInbox(Inbox):
         self._portal = portal
         self._waiters: Any = Waiters(portal)
 
-    def put(self, source: Source, frames: Sequence[bytes]) -> bool:
-        if super().put(source, frames):
+    def put(self, source: Source, data: bytes) -> bool:
+        if super().put(source, data):
             return True
         # A reader that emptied the inbox just before did not know of this source.
         if self._low():

@@ -41,7 +41,7 @@ def _own(portal: Portal, port: AsyncSocketPort) -> None:
     """Give a port that is nobody else's an outlet, which stays with it whatever wrapper it has."""
 
     def deliver(frames: list[bytes]) -> None:
-        port._send_frames(frames)
+        port._say(b"".join(frames), len(frames))
         assert port._hub is not None
         port._hub.flush()
 
@@ -55,9 +55,9 @@ def _server_outlet(portal: Portal, server: AsyncPortServer) -> Outlet:
         for port, group in groupby(things, itemgetter(1)):
             frames = [frame for frame, _ in group]
             if port is None:
-                server._send_frames(frames)
+                server._say(b"".join(frames), len(frames))
             elif port._reason is None:
-                port._send_frames(frames)
+                port._say(b"".join(frames), len(frames))
         server._hub.flush()
 
     return Outlet(portal, deliver, lambda: None)

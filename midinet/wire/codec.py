@@ -8,7 +8,6 @@ message type, since frames differ too much for a cache (16 channels by 128 by 12
 from __future__ import annotations
 
 import gc
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 from mido import Message
 from mido.messages.messages import SysexData
 
-from .spec import SYSEX, THREE_BYTE_MESSAGE, TWO_BYTE_MESSAGE
+from .columns import channel_columns, three_byte_columns
+from .spec import SYSEX
 
 _new_message = Message.__new__
 _Values = dict[str, Any]
@@ -24,9 +24,6 @@ _Values = dict[str, Any]
 # From so many bytes on the garbage collector is held back while Messages are made of them: it would search
 # them over and over, and there are no cycles in them. Below, it would seldom run at all.
 _LARGE_BATCH = 1024
-
-# Three-byte messages, up to and with the next two-byte one.
-_UP_TO_TWO_BYTES = re.compile(rb"(?:%b)*+(?:%b)?+" % (THREE_BYTE_MESSAGE, TWO_BYTE_MESSAGE))
 
 
 def decode(frame: bytes) -> Message:
@@ -50,14 +47,9 @@ def decode(frame: bytes) -> Message:
 
 def decode_channel_messages(data: bytes) -> list[Message]:
     """Return the Messages in bytes that are whole channel messages with their statuses and nothing else."""
-    # With a third byte for the two-byte messages, the statuses are every third byte. findall() ends with an
-    # empty match, so join() adds that byte to the last message too; zip() leaves out what is too much.
-    padded = b"\0".join(_UP_TO_TWO_BYTES.findall(data))
+    columns = three_byte_columns(data) or channel_columns(data)
     with _collector_held_back(len(data)):
-        return [
-            DECODERS[status](status, first, second)
-            for status, first, second in zip(padded[0::3], padded[1::3], padded[2::3])  # noqa: B905
-        ]
+        return [DECODERS[status](status, first, second) for status, first, second in zip(*columns)]  # noqa: B905
 
 
 @contextmanager

@@ -11,10 +11,10 @@ The rules (MIDI 1.0 Detailed Specification 4.2.1, pages 5, 6 and A-1 to A-3):
   where asides stand (see aside.py), for whoever asks for them.
 - A fixed-length message is complete at its last data byte.
 
-How it is fast: one compiled `re` splits whatever consists of whole messages, which is nearly everything
-that arrives. Where a chunk is anything else (a message cut in two, running status, a clock byte inside
-a message, garbage) it is read again a piece at a time, a piece being one whole message, one lone status
-byte or one run of data bytes.
+How it is fast: nearly everything that arrives is whole messages. Whether a chunk is channel messages of
+three bytes, its columns tell; whatever else consists of whole messages, one compiled `re` splits. Where a
+chunk is anything else (a message cut in two, running status, a clock byte inside a message, garbage) it is
+read again a piece at a time, a piece being one whole message, one lone status byte or one run of data bytes.
 
 Nothing that a peer sends raises here, every drop is counted, and however the bytes are cut into chunks
 the result is the same.
@@ -24,13 +24,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mido import Message
 
 from .aside import Aside, AsideReader, AsideStats
 from .codec import decode, decode_channel_messages
+from .columns import is_three_byte_messages
 from .spec import (
     COMPLETE_MESSAGE,
     DATA_LENGTHS,
@@ -46,6 +48,9 @@ from .spec import (
 # Bytes of one system exclusive message with F0 and F7. Sample dumps come in packets of 128 bytes and the
 # patch banks of common synthesizers in 4 to 32 KiB, so 64 KiB passes all of them and bounds the memory.
 DEFAULT_MAX_SYSEX = 65536
+
+# In bytes that are whole messages.
+_WHOLE_MESSAGE = re.compile(rb"[\x80-\xff][\x00-\x7f]*\xf7?")
 
 _CHANNEL_MESSAGES = re.compile(rb"(?:%b|%b)++" % (THREE_BYTE_MESSAGE, TWO_BYTE_MESSAGE))
 
@@ -143,11 +148,33 @@ class Parser:
         """
         return self._split(self._take_in(data))
 
-    def take_asides(self) -> list[tuple[int, Aside]]:
-        """Return the asides that the last call of `frames` or `feed` completed, in order, and forget them.
+    def joined(self, data: bytes) -> tuple[bytes, int]:
+        """Take in bytes and return the messages they complete, joined, and how many they are.
 
-        Each comes with how many of the frames, or Messages, that this call returned came before it. The next
-        call of `frames` or `feed` forgets what was not taken.
+        Nearly always these are the very bytes that came in, so this is the fastest way to read a stream for
+        whoever passes it on. `split_messages` makes frames of them.
+        """
+        data = self._take_in(data)
+        whole = len(data) - len(data) % 3
+        if self._sysex is not None or self._aside is not None or not is_three_byte_messages(data[:whole]):
+            frames = self._split(data)
+            return b"".join(frames), len(frames)
+        if whole:
+            self._status = data[whole - 3]
+        messages = whole // 3
+        self.stats.messages += messages
+        if whole < len(data):
+            frames = []
+            self._read_pieces(data[whole:], frames)
+            self.stats.messages += len(frames)
+            return data[:whole] + b"".join(frames), messages + len(frames)
+        return data, messages
+
+    def take_asides(self) -> list[tuple[int, Aside]]:
+        """Return the asides that the last bytes taken in completed, in order, and forget them.
+
+        Each comes with how many of the messages that this call returned came before it. The next call
+        forgets what was not taken.
         """
         asides, self._asides = self._asides, []
         return asides
@@ -310,6 +337,18 @@ class Parser:
             self._aside = None
         self._sysex = None
         self._held = b""
+
+
+def split_messages(data: bytes) -> Sequence[bytes]:
+    """Return the frames of bytes that are whole messages with their statuses."""
+    if is_three_byte_messages(data):
+        return _three_byte_frames(len(data) // 3).unpack(data)
+    return _WHOLE_MESSAGE.findall(data)
+
+
+@functools.lru_cache(1024)
+def _three_byte_frames(count: int) -> struct.Struct:
+    return struct.Struct("3s" * count)
 
 
 def _running_status(frames: list[bytes], status: int) -> int:

@@ -83,6 +83,10 @@ class Receiver:
         return state
 
 
+def publish(hub: Hub, frames: Frames, **whom: Outbox | None) -> None:
+    hub.publish(b"".join(frames), len(frames), **whom)
+
+
 class Held:
     """Who holds what, as one listener hears it: the plainest model of that."""
 
@@ -418,12 +422,12 @@ class Hubs(RuleBasedStateMachine):
         for member in self.members:
             member.held.hear(origin, frames)
         if origin is None:
-            self.stressed.publish(frames)
-            self.calm.publish(frames)
+            publish(self.stressed, frames)
+            publish(self.calm, frames)
         else:
             origin.note_own(frames)
-            self.stressed.publish(frames, origin=origin.outbox)
-            self.calm.publish(frames, origin=origin.calm.outbox)
+            publish(self.stressed, frames, origin=origin.outbox)
+            publish(self.calm, frames, origin=origin.calm.outbox)
         # Where it stands is needed to halt the song on a beat.
         self.calm.flush()
 
@@ -451,8 +455,8 @@ class Hubs(RuleBasedStateMachine):
         ]
         if frames:
             member.held.hear(None, frames)
-            self.stressed.publish(frames, only=member.outbox)
-            self.calm.publish(frames, only=member.calm.outbox)
+            publish(self.stressed, frames, only=member.outbox)
+            publish(self.calm, frames, only=member.calm.outbox)
 
     def _halting_on_beats(self, frames: Frames) -> Frames:
         """Put in clocks before each Stop, up to a beat: nothing else brings a halted song between beats."""
@@ -550,11 +554,11 @@ class Scene:
         """Say these in one turn; None is the owner."""
         self.now += 1.0
         for name, frame in said:
-            self.hub.publish([frame], origin=None if name is None else self.receivers[name].outbox)
+            publish(self.hub, [frame], origin=None if name is None else self.receivers[name].outbox)
         self.hub.flush()
 
     def tell(self, name: str, frame: bytes) -> None:
-        self.hub.publish([frame], only=self.receivers[name].outbox)
+        publish(self.hub, [frame], only=self.receivers[name].outbox)
         self.hub.flush()
 
     def leave(self, name: str) -> None:
@@ -696,7 +700,7 @@ def test_who_has_left_does_not_hear_what_is_struck_later() -> None:
 
 def test_who_stalls_before_it_is_told_anything_gets_all_of_it_in_the_end() -> None:
     hub = Hub(lambda: None, lambda: 0.0)
-    hub.publish([control(0, 7, 1), control(0, 10, 2)])
+    publish(hub, [control(0, 7, 1), control(0, 10, 2)])
     receiver = Receiver(OutboxLimits(soft_bytes=2, max_bytes=1024))
     receiver.outbox.stall()
     hub.join(receiver.outbox, snapshot=True)

@@ -49,7 +49,7 @@ class Player:
     def play(self, frames: Sequence[bytes]) -> None:
         for frame in frames:
             self.now += 1
-            assert self.performance.observe([frame], "player", self.now) == []
+            assert self.performance.observe(b"".join([frame]), "player", self.now) == []
 
 
 def state_of(synth: VirtualSynth) -> State:
@@ -230,9 +230,9 @@ def test_notes(first: Frames, missed: Frames, struck_since: float, expected: Fra
 
 def test_a_note_is_struck_again_where_a_mode_message_ends_it_in_the_same_moment() -> None:
     performance = Performance()
-    performance.observe([note_on(60)], "player", 1.0)
+    performance.observe(b"".join([note_on(60)]), "player", 1.0)
     before = performance.view()
-    performance.observe([MONO, note_on(60)], "player", 1.0)
+    performance.observe(b"".join([MONO, note_on(60)]), "player", 1.0)
     assert difference(before, performance, struck_since=0.9) == [note_off(60), MONO, note_on(60)]
 
 
@@ -277,15 +277,15 @@ def test_settings_and_the_transport(first: str, missed: str, expected: str) -> N
 def test_a_release_is_explicit_even_where_a_message_that_may_be_ignored_came_before() -> None:
     performance = Performance()
     for end in (control(0, 123, 0), control(0, 121, 0), b"\xff"):
-        performance.observe([note_on(60), control(0, 64, 127), b"\xe0\x00\x50", end], "player", 0.0)
+        performance.observe(b"".join([note_on(60), control(0, 64, 127), b"\xe0\x00\x50", end]), "player", 0.0)
         assert release(performance, ["player"])[0] == [note_off(60), control(0, 64, 0), b"\xe0\x00\x40"]
         assert release(performance, ["player"])[0] == []
 
 
 def test_everything_is_let_go_of_whoever_holds_it() -> None:
     performance = Performance()
-    performance.observe([note_on(60), note_on(60), control(0, 69, 127)], "one", 0.0)
-    performance.observe([note_on(60), b"\xd0\x40", b"\xa0\x3c\x40", control(0, 7, 5)], "other", 0.0)
+    performance.observe(b"".join([note_on(60), note_on(60), control(0, 69, 127)]), "one", 0.0)
+    performance.observe(b"".join([note_on(60), b"\xd0\x40", b"\xa0\x3c\x40", control(0, 7, 5)]), "other", 0.0)
     assert release_all(performance) == [
         *[note_off(60)] * 3,
         control(0, 69, 0),

@@ -49,7 +49,7 @@ class Followed(Transport):
         self.outbox.follow(self.performance.frozen)
 
     def say(self, *frames: bytes, at: float = 0.0) -> None:
-        self.performance.observe(frames, "somebody", at)
+        self.performance.observe(b"".join(frames), "somebody", at)
         self.outbox.offer(b"".join(frames), len(frames), at)
 
     def drain(self, at: float = 0.0) -> list[bytes]:

@@ -41,7 +41,7 @@ DAMPER = 64
 
 def performance_of(*frames: bytes, at: float = 0.0) -> Performance:
     performance = Performance()
-    performance.observe(frames, "one", at)
+    performance.observe(b"".join(frames), "one", at)
     return performance
 
 
@@ -55,24 +55,24 @@ def test_a_note_is_held_from_its_note_on_to_its_note_off() -> None:
         61: {"one": Held(100, 3.0)},
         128 + 60: {"one": Held(64, 3.0)},
     }
-    performance.observe([note_off(60), note_on(61, velocity=0), b"\x81\x3c\x00"], "one", 4.0)
+    performance.observe(b"".join([note_off(60), note_on(61, velocity=0), b"\x81\x3c\x00"]), "one", 4.0)
     assert performance.notes == {}
 
 
 def test_a_note_off_lets_go_of_what_its_own_origin_holds_and_of_nothing_else() -> None:
     performance = performance_of(note_on(60))
-    performance.observe([note_off(60), note_off(61)], "other", 1.0)
+    performance.observe(b"".join([note_off(60), note_off(61)]), "other", 1.0)
     assert performance.notes == {KEY: {"one": Held(100, 0.0)}}
 
 
 def test_a_note_that_is_struck_twice_sounds_until_one_note_off_and_owes_another() -> None:
     performance = performance_of(note_on(60), note_on(60, velocity=50))
     assert performance.total(KEY) == Held(50, 0.0, sounding=True, outstanding=2)
-    performance.observe([note_off(60)], "one", 1.0)
+    performance.observe(b"".join([note_off(60)]), "one", 1.0)
     assert performance.total(KEY) == Held(50, 0.0, sounding=False, outstanding=1)
-    performance.observe([note_on(60, velocity=70)], "one", 2.0)
+    performance.observe(b"".join([note_on(60, velocity=70)]), "one", 2.0)
     assert performance.total(KEY) == Held(70, 2.0, sounding=True, outstanding=2)
-    performance.observe([note_off(60), note_off(60)], "one", 3.0)
+    performance.observe(b"".join([note_off(60), note_off(60)]), "one", 3.0)
     assert performance.total(KEY) is None
 
 
@@ -86,22 +86,22 @@ def test_who_never_sends_note_offs_does_not_owe_thousands() -> None:
 
 def test_a_note_that_two_hold_sounds_until_both_let_go() -> None:
     performance = performance_of(note_on(60))
-    performance.observe([note_on(60, velocity=50)], "other", 1.0)
+    performance.observe(b"".join([note_on(60, velocity=50)]), "other", 1.0)
     assert performance.total(KEY) == Held(50, 1.0, outstanding=2)
-    performance.observe([note_off(60)], "other", 2.0)
+    performance.observe(b"".join([note_off(60)]), "other", 2.0)
     assert performance.total(KEY) == Held(100, 0.0, outstanding=1)
-    assert performance.observe([note_off(60)], "one", 3.0) == []
+    assert performance.observe(b"".join([note_off(60)]), "one", 3.0) == []
     assert performance.notes == {}
 
 
 def test_the_note_offs_of_who_is_gone_are_owed_until_nobody_holds_the_note() -> None:
     performance = performance_of(note_on(60), note_on(60), note_on(61))
-    performance.observe([note_on(60)], "other", 0.0)
-    performance.observe([note_on(60)], "third", 0.0)
+    performance.observe(b"".join([note_on(60)]), "other", 0.0)
+    performance.observe(b"".join([note_on(60)]), "third", 0.0)
     assert release(performance, ["one"])[0] == [note_off(61)]
     # The others hear each other.
     assert performance.tell_holders() == {}
-    assert performance.observe([note_off(60)], "third", 1.0) == []
+    assert performance.observe(b"".join([note_off(60)]), "third", 1.0) == []
     # What other heard is over: it alone still holds the note. It is told once.
     assert performance.tell_holders() == {"other": [note_off(60)] * 2}
     assert performance.tell_holders() == {}
@@ -110,14 +110,14 @@ def test_the_note_offs_of_who_is_gone_are_owed_until_nobody_holds_the_note() -> 
     assert total is not None
     assert total.outstanding == 3
     # All others hear other's own note-off, and two for those that one struck.
-    assert performance.observe([note_off(60)], "other", 2.0) == [note_off(60)] * 2
+    assert performance.observe(b"".join([note_off(60)]), "other", 2.0) == [note_off(60)] * 2
     assert performance.notes == {}
-    assert performance.observe([note_on(60), note_off(60)], "other", 3.0) == []
+    assert performance.observe(b"".join([note_on(60), note_off(60)]), "other", 3.0) == []
 
 
 def test_what_who_is_gone_owes_is_let_go_of_with_the_last_who_holds_the_note() -> None:
     performance = performance_of(note_on(60), note_on(60))
-    performance.observe([note_on(60)], "other", 0.0)
+    performance.observe(b"".join([note_on(60)]), "other", 0.0)
     assert release(performance, ["one"]) == ([], {"other": [note_off(60)] * 2})
     assert release(performance, ["other"]) == ([note_off(60)] * 3, {})
     assert performance.notes == {}
@@ -125,14 +125,14 @@ def test_what_who_is_gone_owes_is_let_go_of_with_the_last_who_holds_the_note() -
 
 def test_who_holds_a_note_no_more_that_it_struck_twice_does_not_keep_it_alive() -> None:
     performance = performance_of(note_on(60))
-    performance.observe([note_on(60), note_on(60), note_off(60)], "other", 0.0)
+    performance.observe(b"".join([note_on(60), note_on(60), note_off(60)]), "other", 0.0)
     assert release(performance, ["one"])[0] == [note_off(60)]
     assert release(performance, ["other"])[0] == [note_off(60)]
 
 
 def test_a_view_leaves_out_what_the_listener_itself_holds_and_set() -> None:
     performance = performance_of(note_on(60), note_on(61), control(0, DAMPER, 127))
-    performance.observe([note_on(61), control(0, 66, 127)], "other", 0.0)
+    performance.observe(b"".join([note_on(61), control(0, 66, 127)]), "other", 0.0)
     view = performance.view("one")
     assert view.notes == {61: {None: Held(100, 0.0)}}
     # The damper is its own affair.
@@ -144,7 +144,7 @@ def test_copies_do_not_change_and_are_shared_while_nothing_does() -> None:
     performance = performance_of(note_on(60), control(0, 7, 5))
     frozen, copy = performance.frozen(), performance.copy()
     assert performance.frozen() is frozen
-    performance.observe([note_off(60), control(0, 7, 6)], "one", 1.0)
+    performance.observe(b"".join([note_off(60), control(0, 7, 6)]), "one", 1.0)
     assert performance.frozen() is not frozen
     for other in (frozen, copy):
         assert difference(None, other, struck_since=-inf) == [control(0, 7, 5), note_on(60)]
@@ -156,24 +156,24 @@ def test_copies_do_not_change_and_are_shared_while_nothing_does() -> None:
 @pytest.mark.parametrize("number", [120, 123, 124, 125, 126, 127])
 def test_a_mode_message_ends_the_notes_of_its_channel_and_leaves_their_note_offs_owed(number: int) -> None:
     performance = performance_of(note_on(60), b"\x91\x3c\x40")
-    performance.observe([note_on(60)], "other", 0.0)
-    performance.observe([control(0, number, 0)], "third", 1.0)
+    performance.observe(b"".join([note_on(60)]), "other", 0.0)
+    performance.observe(b"".join([control(0, number, 0)]), "third", 1.0)
     assert performance.total(KEY) == Held(100, 0.0, sounding=False, outstanding=0, doubtful=2)
     assert performance.total(128 + KEY) == Held(64, 0.0)
     assert difference(None, performance, struck_since=-inf)[-1:] == [b"\x91\x3c\x40"]
     # A note-off is one for the note that was struck after it first.
-    performance.observe([note_on(60), note_off(60)], "one", 2.0)
+    performance.observe(b"".join([note_on(60), note_off(60)]), "one", 2.0)
     assert performance.total(KEY) == Held(100, 2.0, sounding=False, outstanding=0, doubtful=2)
-    performance.observe([note_off(60)], "one", 3.0)
+    performance.observe(b"".join([note_off(60)]), "one", 3.0)
     assert release(performance, ["one"])[0] == [b"\x81\x3c\x40"]
     assert release(performance, ["other"])[0] == [note_off(60)]
 
 
 def test_a_mode_message_ends_what_was_owed_too() -> None:
     performance = performance_of(note_on(60), note_on(60))
-    performance.observe([note_on(60)], "other", 0.0)
+    performance.observe(b"".join([note_on(60)]), "other", 0.0)
     assert release(performance, ["one"])[0] == []
-    assert performance.observe([control(0, 123, 0)], "other", 1.0) == [note_off(60)] * 2
+    assert performance.observe(b"".join([control(0, 123, 0)]), "other", 1.0) == [note_off(60)] * 2
     assert release(performance, ["other"])[0] == [note_off(60)]
 
 
@@ -181,7 +181,7 @@ def test_system_reset_puts_everything_back() -> None:
     performance = performance_of(
         note_on(60), control(0, 7, 5), control(0, 101, 0), control(0, 100, 0), control(0, 6, 2), b"\xc0\x05"
     )
-    performance.observe([b"\xf2\x05\x00", b"\xfb", b"\xff"], "one", 1.0)
+    performance.observe(b"".join([b"\xf2\x05\x00", b"\xfb", b"\xff"]), "one", 1.0)
     assert performance.is_blank
     assert difference(None, performance, struck_since=-inf) == []
     assert performance.resets == 1
@@ -197,7 +197,7 @@ def test_reset_all_controllers_resets_what_it_shall_and_nothing_else() -> None:
     expressive = [b"\xe0\x01\x02", b"\xd0\x09", b"\xa0\x3c\x09"]
     elsewhere = [frame[:0] + bytes((frame[0] | 1, *frame[1:])) for frame in (*goes, *unknown, *expressive)]
     performance = performance_of(*stays, b"\xc0\x05", *goes, *unknown, *expressive, *elsewhere)
-    performance.observe([control(0, 6, 5), control(0, 121, 0)], "one", 1.0)
+    performance.observe(b"".join([control(0, 6, 5), control(0, 121, 0)]), "one", 1.0)
     values = performance.values
     assert [values[frame[1]] for frame in stays] == [9] * len(stays)
     assert values[PROGRAMS] == 5
@@ -279,17 +279,17 @@ def test_the_transport(frames: Frames, running: bool, clock: int) -> None:
 def test_what_bends_a_sound_goes_back_with_who_set_it_last(pressed: bytes, neutral: bytes) -> None:
     performance = performance_of(pressed)
     assert release(performance, ["other"])[0] == []
-    performance.observe([pressed], "other", 1.0)
+    performance.observe(b"".join([pressed]), "other", 1.0)
     # All others heard what other set after it; other itself did not.
     assert release(performance, ["one"]) == ([], {"other": [neutral]})
     assert release(performance, ["other"])[0] == [neutral]
-    performance.observe([pressed], "one", 2.0)
-    performance.observe([neutral], "other", 3.0)
+    performance.observe(b"".join([pressed]), "one", 2.0)
+    performance.observe(b"".join([neutral]), "other", 3.0)
     assert release(performance, ["one"]) == ([], {"other": [neutral]})
-    performance.observe([pressed], "one", 4.0)
-    performance.observe([pressed], "other", 5.0)
-    performance.observe([neutral], "one", 6.0)
-    performance.observe([neutral], "other", 7.0)
+    performance.observe(b"".join([pressed]), "one", 4.0)
+    performance.observe(b"".join([pressed]), "other", 5.0)
+    performance.observe(b"".join([neutral]), "one", 6.0)
+    performance.observe(b"".join([neutral]), "other", 7.0)
     assert release(performance, ["one"]) == ([], {})
     assert release(performance, ["other"]) == ([], {})
 
@@ -347,7 +347,7 @@ def test_when_all_have_gone_every_instrument_that_heard_them_is_silent(
     for origin, items, leaves in turns:
         frames = sense.of(items)
         say(frames)
-        say(performance.observe(frames, origin, 0.0))
+        say(performance.observe(b"".join(frames), origin, 0.0))
         if leaves:
             say(release(performance, [origin])[0])
     for origin in order:

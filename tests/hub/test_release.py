@@ -33,7 +33,7 @@ said = st.lists(
 def performance_of(history: list[tuple[str, bytes]]) -> Performance:
     performance = Performance()
     for at, (origin, frame) in enumerate(history):
-        performance.observe([frame], origin, float(at))
+        performance.observe(b"".join([frame]), origin, float(at))
         performance.tell_holders()
     return performance
 

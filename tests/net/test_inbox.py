@@ -30,8 +30,8 @@ async def test_frames_come_out_in_order_tagged_if_wanted() -> None:
     plain, tagged = Inbox(10), Inbox(10, tagged=True)
     a, b = Source(), Source()
     for inbox in (plain, tagged):
-        assert inbox.put(a, frames(1, 2))
-        assert inbox.put(b, frames(3))
+        assert inbox.put(a, b"".join(frames(1, 2)))
+        assert inbox.put(b, b"".join(frames(3)))
     assert [await plain.get() for _ in range(3)] == frames(1, 2, 3)
     assert [await tagged.get() for _ in range(3)] == [(a, frames(1)[0]), (a, frames(2)[0]), (b, frames(3)[0])]
     assert plain.get_nowait() is None
@@ -39,9 +39,9 @@ async def test_frames_come_out_in_order_tagged_if_wanted() -> None:
 
 async def test_a_full_inbox_stops_its_sources_until_half_is_taken() -> None:
     inbox, a, b = Inbox(4), Source(), Source()
-    assert inbox.put(a, frames(1, 2, 3))
-    assert not inbox.put(a, frames(4, 5))
-    assert not inbox.put(b, frames(6))
+    assert inbox.put(a, b"".join(frames(1, 2, 3)))
+    assert not inbox.put(a, b"".join(frames(4, 5)))
+    assert not inbox.put(b, b"".join(frames(6)))
     for _ in range(3):
         inbox.get_nowait()
     assert (a.resumed, b.resumed) == (0, 0)
@@ -56,16 +56,16 @@ async def test_a_source_that_is_gone_lets_go_of_what_only_it_held_as_its_last_me
     a, b = Source(), Source()
     for inbox in (plain, tagged):
         inbox.release(a)  # Nothing was heard.
-        inbox.put(a, frames(1, 2, 3))
-        inbox.put(b, frames(2))
-        inbox.put(a, [b"\x80\x03\x40", b"\xb0\x40\x7f"])
+        inbox.put(a, b"".join(frames(1, 2, 3)))
+        inbox.put(b, b"".join(frames(2)))
+        inbox.put(a, b"".join([b"\x80\x03\x40", b"\xb0\x40\x7f"]))
         inbox.release(a)
         inbox.release(a)
     released = [b"\x80\x01\x40", b"\xb0\x40\x00"]
     assert plain.take_all()[6:] == released
     assert tagged.take_all()[6:] == [(a, frame) for frame in released]
     # Who held it longer owes the note-offs for both.
-    assert plain.put(b, [b"\x80\x02\x40"])
+    assert plain.put(b, b"\x80\x02\x40")
     assert plain.take_all() == [b"\x80\x02\x40"] * 2
 
 
@@ -74,8 +74,8 @@ async def test_readers_wait_their_turn() -> None:
     readers = [asyncio.create_task(inbox.get()) for _ in range(3)]
     await settle()
     assert inbox.awaited
-    inbox.put(source, frames(1))
-    inbox.put(source, frames(2, 3))
+    inbox.put(source, b"".join(frames(1)))
+    inbox.put(source, b"".join(frames(2, 3)))
     assert sorted(await asyncio.gather(*readers)) == frames(1, 2, 3)
     assert not inbox.awaited
 
@@ -86,7 +86,7 @@ async def test_a_reader_cancelled_while_it_waits_loses_nothing() -> None:
     await settle()
     first.cancel()
     await settle()
-    inbox.put(source, frames(1))
+    inbox.put(source, b"".join(frames(1)))
     assert await second == frames(1)[0]
     assert first.cancelled()
 
@@ -95,7 +95,7 @@ async def test_a_reader_cancelled_after_it_was_woken_loses_nothing() -> None:
     inbox, source = Inbox(10), Source()
     first, second = asyncio.create_task(inbox.get()), asyncio.create_task(inbox.get())
     await settle()
-    inbox.put(source, frames(1))
+    inbox.put(source, b"".join(frames(1)))
     first.cancel()
     assert await second == frames(1)[0]
     with pytest.raises(asyncio.CancelledError):
@@ -104,7 +104,7 @@ async def test_a_reader_cancelled_after_it_was_woken_loses_nothing() -> None:
 
 async def test_the_end_comes_after_what_had_arrived() -> None:
     inbox, source = Inbox(10), Source()
-    inbox.put(source, frames(1))
+    inbox.put(source, b"".join(frames(1)))
     inbox.end(lambda: PortClosed("first"))
     inbox.end(lambda: PortClosed("second"))
     assert not inbox.ended

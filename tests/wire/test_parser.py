@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from midinet import Parser
 from midinet.wire.aside import AsideStats
-from midinet.wire.parser import DEFAULT_MAX_SYSEX
+from midinet.wire.parser import DEFAULT_MAX_SYSEX, split_messages
 from tests.harness.messages import any_message
 from tests.harness.models import SlowParser
 
@@ -118,6 +118,31 @@ def test_feed_gives_the_messages_of_the_frames(data: bytes, size: int) -> None:
     mixed = cut.feed(data[:size]) + [mido.Message.from_bytes(frame) for frame in cut.frames(data[size:])]
     assert mixed == expected
     assert whole.stats == parser.stats == cut.stats
+
+
+@given(stream, st.lists(st.integers(1, 12), min_size=1))
+@example(b"\x90\x3c\x40\x80\x3c\x40\xf8", [12])
+@example(b"\x90\x3c\x40\x80\x3c\x40\x3d\x40", [5, 12])
+@example(b"\x90\x3c\x40\xc0\x3c\x40\xb0\x07\x01", [3, 4])
+def test_joined_gives_the_frames_joined_and_counted(data: bytes, sizes: list[int]) -> None:
+    parser, reference = Parser(), Parser()
+    at = turn = 0
+    while at < len(data):
+        chunk = data[at : at + sizes[turn % len(sizes)]]
+        frames = reference.frames(chunk)
+        joined, messages = parser.joined(chunk)
+        assert (joined, messages) == (b"".join(frames), len(frames))
+        assert list(split_messages(joined)) == frames
+        at += len(chunk)
+        turn += 1
+    assert parser.stats == reference.stats
+    # What is under way is the same too.
+    assert parser.joined(b"\x01\x02")[0] == b"".join(reference.frames(b"\x01\x02"))
+
+
+def test_whole_messages_pass_through_joined_as_the_same_object() -> None:
+    data = bytes.fromhex("90 3C 40 B0 07 01 E2 00 40")
+    assert Parser().joined(data)[0] is data
 
 
 @given(st.lists(any_message()))
