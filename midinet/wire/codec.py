@@ -8,6 +8,7 @@ message type, since frames differ too much for a cache (16 channels by 128 by 12
 from __future__ import annotations
 
 import gc
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -73,7 +74,7 @@ def encode(message: Message) -> bytes:
     """
     if not isinstance(message, Message):
         raise TypeError(f"a mido.Message is expected, not {type(message).__name__}")
-    values = vars(message)
+    values = message.__dict__
     return _ENCODERS[values["type"]](values)
 
 
@@ -239,6 +240,10 @@ DECODERS: tuple[_Decoder, ...] = tuple(
 
 _Encoder = Callable[[_Values], bytes]
 
+# Twice as fast as bytes((a, b, c)).
+_pack_two = struct.Struct("BB").pack
+_pack_three = struct.Struct("BBB").pack
+
 
 def _out_of_range(values: _Values) -> ValueError:
     return ValueError(f"a value is out of its range in {values!r}")
@@ -249,7 +254,7 @@ def _encode_two_bytes(status: int, first: str, second: str) -> _Encoder:
         channel, a, b = values["channel"], values[first], values[second]
         if (a | b) & ~0x7F or channel & ~0x0F:
             raise _out_of_range(values)
-        return bytes((status | channel, a, b))
+        return _pack_three(status | channel, a, b)
 
     return encode_two_bytes
 
@@ -259,7 +264,7 @@ def _encode_one_byte(status: int, name: str) -> _Encoder:
         channel, value = values["channel"], values[name]
         if value & ~0x7F or channel & ~0x0F:
             raise _out_of_range(values)
-        return bytes((status | channel, value))
+        return _pack_two(status | channel, value)
 
     return encode_one_byte
 
@@ -268,7 +273,7 @@ def _encode_pitchwheel(values: _Values) -> bytes:
     channel, pitch = values["channel"], values["pitch"] + 8192
     if pitch & ~0x3FFF or channel & ~0x0F:
         raise _out_of_range(values)
-    return bytes((0xE0 | channel, pitch & 0x7F, pitch >> 7))
+    return _pack_three(0xE0 | channel, pitch & 0x7F, pitch >> 7)
 
 
 def _encode_sysex(values: _Values) -> bytes:
