@@ -14,8 +14,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from . import streams
-
 if TYPE_CHECKING:
     from typing import Self
 
@@ -25,6 +23,10 @@ _READ_BYTES = 65536
 PATIENCE_S = 20.0
 
 _PROBE = b"\x80\x00\x00"
+
+# After this, nothing that was sent before is still under way. A tune request is in no stream of these
+# benchmarks, and in no snapshot.
+_MARKER = b"\xf6"
 
 
 def connect(portno: int, *, host: str = "127.0.0.1", receive_buffer: int | None = None) -> socket.socket:
@@ -45,6 +47,16 @@ def connect(portno: int, *, host: str = "127.0.0.1", receive_buffer: int | None 
         raise
     sock.setblocking(False)
     return sock
+
+
+def allow_descriptors(wanted: int) -> None:
+    """Let this process, and those that it starts, have so many descriptors, as far as the system permits."""
+    import resource  # Not on Windows.
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def reset(sock: socket.socket) -> None:
@@ -161,10 +173,8 @@ class Crowd:
 
     def tell(self, sender: socket.socket, data: bytes) -> None:
         """Send something, wait until all have heard it, and forget it."""
-        sender.sendall(data + streams.MARKER)
-        self.wait(
-            lambda: all(heard.endswith(streams.MARKER) for heard in self.heard), what="everybody hears it"
-        )
+        sender.sendall(data + _MARKER)
+        self.wait(lambda: all(heard.endswith(_MARKER) for heard in self.heard), what="everybody hears it")
         self.forget()
 
 

@@ -68,6 +68,10 @@ def measure(options: argparse.Namespace) -> list[Table]:
         ratios = [other / own for own, other in zip(medians, reference, strict=True)]
         figures = [median(column) for column in zip(*rounds, strict=True)]
         table.rows.append([server, client, *figures, median(ratios), noise(medians)])
+        table.rounds += [
+            {"server": server, "client": client, "us_by_percent": dict(zip(PERCENTS, figures, strict=True))}
+            for figures in rounds
+        ]
     return [table]
 
 

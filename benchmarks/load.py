@@ -1,8 +1,10 @@
 """The load of the fan-out benchmark: one publisher and many subscribers on bare sockets.
 
-It has to be much cheaper than the servers it measures, so it parses nothing: every message is 3 bytes, and
-what a subscriber has received is a number of bytes. The bytes of the first subscriber are compared with
-what was published. One thread does everything and never sleeps, which is why it has a core to itself.
+It has to be much cheaper than the servers it measures, so it parses nothing: every message is 3 bytes, what
+publishes it is made beforehand, and what a subscriber has received is a number of bytes. What the first
+subscriber receives is compared with what was published, byte by byte. One thread does everything and never
+sleeps, which is why it has a core to itself. Nearly all of its time is the system's, for sending and reading:
+a thread or process more would only share that core.
 
 The publisher is never more than a window of messages ahead of the slowest subscriber. So a slow server is
 measured at its own speed instead of being buried.
@@ -20,11 +22,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from . import streams
+from .protocols import MIDI, Protocol
 
 if TYPE_CHECKING:
     from typing import Self
-
-FRAME_BYTES = 3
 
 # Messages, published over and over in this order.
 _RING_FRAMES = 65536
@@ -34,10 +35,11 @@ _READ_BYTES = 65536
 _MAX_CONNECT_S = 20.0
 _MAX_SILENCE_S = 5.0
 
-# Stands for the publisher where subscribers have numbers.
-_PUBLISHER = -1
-
 _PROBE = b"\x80\x00\x00"
+
+# After this, nothing that was published before is still under way. A tune request is in no stream of these
+# benchmarks, and in no snapshot of a server that was played to before.
+_MARKER = b"\xf6"
 
 
 @dataclass
@@ -63,24 +65,34 @@ class Load:
     Args:
         portno: where the server listens.
         subscribers: how many.
+        protocol: how the server is spoken to.
     """
 
-    def __init__(self, portno: int, subscribers: int) -> None:
+    def __init__(self, portno: int, subscribers: int, protocol: Protocol = MIDI) -> None:
         self._portno = portno
         self._count = subscribers
-        self._ring = b"".join(streams.played_frames(_RING_FRAMES))
-        self._buffer = bytearray(_READ_BYTES)
+        self._protocol = protocol
+        frames = streams.played_frames(_RING_FRAMES)
+        self._publications = b"".join(map(protocol.publication, frames))
+        self._deliveries = b"".join(map(protocol.delivery, frames))
+        # Bytes of one message.
+        self._published_bytes = len(self._publications) // _RING_FRAMES
+        self._delivered_bytes = len(self._deliveries) // _RING_FRAMES
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
+        protocol = self._protocol
         with ExitStack() as resources:
             self._selector = resources.enter_context(selectors.DefaultSelector())
             self._subscribers = [resources.enter_context(_connect(self._portno)) for _ in range(self._count)]
             self._publisher = resources.enter_context(_connect(self._portno))
-            self._wait_for_all()
-            for number, sock in enumerate(self._subscribers):
+            _greet(self._subscribers, protocol.subscribe, protocol.subscribed)
+            _greet([self._publisher], protocol.publish, protocol.publishing)
+            for number, sock in enumerate([*self._subscribers, self._publisher]):
+                sock.setblocking(False)
                 self._selector.register(sock, selectors.EVENT_READ, number)
-            self._selector.register(self._publisher, selectors.EVENT_READ, _PUBLISHER)
+            self._readers = [sock.recv_into for sock in self._subscribers]
             self._resources = resources.pop_all()
         return self
 
@@ -89,26 +101,155 @@ class Load:
     ) -> None:
         self._resources.close()
 
-    def _wait_for_all(self) -> None:
-        """Publish until every subscriber hears it, then a marker, and read up to that."""
-        end = time.perf_counter() + _MAX_CONNECT_S
-        tails = [b""] * len(self._subscribers)
-        while not all(tails):
-            self._publisher.sendall(_PROBE)
-            time.sleep(0.01)
-            self._read_tails(tails, end)
-        self._publisher.sendall(streams.MARKER)
-        while not all(tail.endswith(streams.MARKER) for tail in tails):
-            time.sleep(0.001)
-            self._read_tails(tails, end)
+    def saturate(self, *, seconds: float, window: int, batch: int) -> Result:
+        """Publish as fast as the server delivers.
 
-    def _read_tails(self, tails: list[bytes], end: float) -> None:
+        Args:
+            seconds: how long to publish.
+            window: how many messages to be ahead of the slowest subscriber at most.
+            batch: how many messages to write at once.
+        """
+        # Whole batches, so that none goes over the end of the ring.
+        frames = _RING_FRAMES // batch * batch
+        self._begin(frames)
+        ring, end = self._publications, frames * self._published_bytes
+        step, most = batch * self._published_bytes, (window - batch) * self._published_bytes
+        send, clock = self._publisher.send, time.perf_counter
+        sent = at = 0
+        start = last = clock()
+        publishing = True
+        while publishing or self._slowest * self._published_bytes < sent:
+            # Batch by batch until the window is full, whatever the subscribers have to say: what a server
+            # finds waiting for it must not depend on how long the load took to read.
+            if publishing:
+                room = self._slowest * self._published_bytes + most
+                try:
+                    while sent <= room:
+                        size = send(ring[at : at + step - sent % step])
+                        sent += size
+                        at = (at + size) % end
+                except BlockingIOError:
+                    pass
+            now = clock()
+            # A batch that is only half out has to be finished.
+            publishing = now - start < seconds or sent % step != 0
+            if self._read():
+                last = now
+            elif now - last > _MAX_SILENCE_S:
+                break
+        return self._result(sent, last - start)
+
+    def pace(self, *, count: int, rate: float) -> Result:
+        """Publish a message at a time, at times of a clock.
+
+        Args:
+            count: messages.
+            rate: messages a second.
+        """
+        self._begin(_RING_FRAMES)
+        ring, step = self._publications, self._published_bytes
+        clock = time.perf_counter
+        latencies = array("d")
+        counted = [0] * self._count
+        written: list[float] = []
+        sent = 0
+        start = last = clock()
+        while sent < count * step or self._slowest < count:
+            now = clock()
+            if sent < count * step and (now - start) * rate >= sent // step:
+                if sent % step == 0:
+                    written.append(now)
+                at = sent % len(ring)
+                try:
+                    sent += self._publisher.send(ring[at : at + step - sent % step])
+                except BlockingIOError:
+                    pass
+            for number in self._read():
+                last = clock()
+                whole = self._received[number] // self._delivered_bytes
+                for frame in range(counted[number], whole):
+                    latencies.append(last - written[frame])
+                counted[number] = whole
+            if now - last > _MAX_SILENCE_S:
+                break
+        return self._result(sent, last - start, latencies)
+
+    def _begin(self, frames: int) -> None:
+        """Have nothing under way, and nothing received of a run that publishes so many messages in a ring."""
+        self._settle()
+        self._received = [0] * self._count
+        # Messages that every subscriber has received.
+        self._slowest = 0
+        self._wrong = 0
+        self._compared = 0
+        self._period = frames * self._delivered_bytes
+        ring = self._deliveries[: self._period]
+        # A read may begin at the ring's last byte.
+        while len(ring) < self._period + _READ_BYTES:
+            ring += ring[:_READ_BYTES]
+        self._expected = ring
+
+    def _result(self, sent: int, seconds: float, latencies: array[float] | None = None) -> Result:
+        published = sent // self._published_bytes
+        # What a server says besides is less than a delivery.
+        deliveries = sum(min(size // self._delivered_bytes, published) for size in self._received)
+        lost = published * self._count - deliveries
+        return Result(published, deliveries, lost, self._wrong, seconds, latencies or array("d"))
+
+    def _read(self) -> list[int]:
+        """Read every subscriber that has something. Returns which had."""
+        numbers = []
+        received, readers, buffer = self._received, self._readers, self._buffer
+        for key, _ in self._selector.select(0):
+            number: int = key.data
+            if number == self._count:
+                self._drain_publisher()
+                continue
+            size = readers[number](buffer)
+            if not size:
+                raise ConnectionError("the server closed a connection")
+            if number == 0:
+                self._compare(size)
+            received[number] += size
+            numbers.append(number)
+        if numbers:
+            self._slowest = min(received) // self._delivered_bytes
+        return numbers
+
+    def _compare(self, size: int) -> None:
+        """Compare what the first subscriber has just read with what comes next."""
+        at = self._compared % self._period
+        if not self._expected.startswith(self._buffer[:size], at):
+            read = bytes(self._buffer[:size])
+            if self._protocol.aside:
+                read = read.replace(self._protocol.aside, b"")
+            size = len(read)
+            self._wrong += not self._expected.startswith(read, at)
+        self._compared += size
+
+    def _settle(self) -> None:
+        """Publish until every subscriber hears it, then a marker, and read up to that."""
+        publication, marker = self._protocol.publication, self._protocol.delivery(_MARKER)
+        # Behind the marker there may be an aside.
+        kept = len(marker) + len(self._protocol.aside)
+        end = time.perf_counter() + _MAX_CONNECT_S
+        tails = [b""] * self._count
+        while not all(tails):
+            self._publisher.sendall(publication(_PROBE))
+            time.sleep(0.01)
+            self._read_tails(tails, kept, end)
+        self._publisher.sendall(publication(_MARKER))
+        while not all(marker in tail for tail in tails):
+            time.sleep(0.001)
+            self._read_tails(tails, kept, end)
+
+    def _read_tails(self, tails: list[bytes], kept: int, end: float) -> None:
         if time.perf_counter() > end:
             raise TimeoutError("the server does not serve all subscribers")
         self._drain_publisher()
         for number, sock in enumerate(self._subscribers):
             try:
-                tails[number] = (tails[number] + sock.recv(_READ_BYTES))[-len(streams.MARKER) :]
+                tails[number] = (tails[number] + sock.recv(_READ_BYTES))[-kept:]
             except BlockingIOError:
                 pass
 
@@ -121,113 +262,20 @@ class Load:
             return
         raise ConnectionError("the server closed the publisher's connection")
 
-    def saturate(self, *, seconds: float, window: int, batch: int) -> Result:
-        """Publish as fast as the server delivers.
-
-        Args:
-            seconds: how long to publish.
-            window: how many messages to be ahead of the slowest subscriber at most.
-            batch: how many messages to write at once.
-        """
-        result = Result()
-        received = [0] * len(self._subscribers)
-        step = batch * FRAME_BYTES
-        # Bytes of whole batches, so that none goes over the end of the ring.
-        ring_bytes = len(self._ring) // step * step
-        sent = slowest = 0
-        start = last = time.perf_counter()
-        publishing = True
-        while publishing or slowest < sent:
-            # Batch by batch until the window is full, whatever the subscribers have to say: what a server
-            # finds waiting for it must not depend on how long the load took to read.
-            while publishing and sent - slowest <= (window - batch) * FRAME_BYTES:
-                at = sent % ring_bytes
-                size = self._write(self._ring[at : at + step - sent % step])
-                if not size:
-                    break
-                sent += size
-            now = time.perf_counter()
-            # A batch that is only half out has to be finished.
-            publishing = now - start < seconds or sent % step != 0
-            if self._read(received, ring_bytes, result):
-                last = now
-                slowest = min(received)
-            elif now - last > _MAX_SILENCE_S:
-                break
-        return self._finish(result, received, sent, last - start)
-
-    def pace(self, *, count: int, rate: float) -> Result:
-        """Publish a message at a time, at times of a clock.
-
-        Args:
-            count: messages.
-            rate: messages a second.
-        """
-        result = Result()
-        received = [0] * len(self._subscribers)
-        counted = [0] * len(self._subscribers)
-        written: list[float] = []
-        total = count * FRAME_BYTES
-        sent = 0
-        start = last = time.perf_counter()
-        while sent < total or min(received) < sent:
-            now = time.perf_counter()
-            if sent < total and (now - start) * rate >= sent // FRAME_BYTES:
-                if sent % FRAME_BYTES == 0:
-                    written.append(now)
-                at = sent % len(self._ring)
-                sent += self._write(self._ring[at : at + FRAME_BYTES - sent % FRAME_BYTES])
-            for number in self._read(received, len(self._ring), result):
-                last = time.perf_counter()
-                whole = received[number] // FRAME_BYTES
-                for frame in range(counted[number], whole):
-                    result.latencies.append(last - written[frame])
-                counted[number] = whole
-            if now - last > _MAX_SILENCE_S:
-                break
-        return self._finish(result, received, sent, last - start)
-
-    def _write(self, data: bytes) -> int:
-        try:
-            return self._publisher.send(data)
-        except BlockingIOError:
-            return 0
-
-    def _read(self, received: list[int], ring_bytes: int, result: Result) -> list[int]:
-        """Read every subscriber that has something. Returns which had."""
-        numbers = []
-        for key, _ in self._selector.select(0):
-            number: int = key.data
-            if number == _PUBLISHER:
-                self._drain_publisher()
-                continue
-            size = self._subscribers[number].recv_into(self._buffer)
-            if not size:
-                raise ConnectionError("the server closed a connection")
-            if number == 0:
-                self._check(received[0] % ring_bytes, size, ring_bytes, result)
-            received[number] += size
-            numbers.append(number)
-        return numbers
-
-    def _check(self, at: int, size: int, ring_bytes: int, result: Result) -> None:
-        first = min(size, ring_bytes - at)
-        if (
-            self._buffer[:first] != self._ring[at : at + first]
-            or self._buffer[first:size] != self._ring[: size - first]
-        ):
-            result.wrong += 1
-
-    def _finish(self, result: Result, received: list[int], sent: int, seconds: float) -> Result:
-        result.published = sent // FRAME_BYTES
-        result.deliveries = sum(received) // FRAME_BYTES
-        result.lost = result.published * len(received) - result.deliveries
-        result.seconds = seconds
-        return result
-
 
 def _connect(portno: int) -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", portno), timeout=_MAX_CONNECT_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setblocking(False)
     return sock
+
+
+def _greet(socks: list[socket.socket], greeting: bytes, answer: bytes) -> None:
+    """Say what comes first, and read up to the end of the answer."""
+    for sock in socks:
+        sock.sendall(greeting)
+        heard = b""
+        while not heard.endswith(answer):
+            data = sock.recv(_READ_BYTES)
+            if not data:
+                raise ConnectionError(f"the server ended a connection after {heard!r}")
+            heard += data

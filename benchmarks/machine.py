@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on: its facts in one line, and which core does what.
+"""The machine that a benchmark ran on: its facts, what is installed there, and which core does what.
 
 Servers are pinned to one core and the load to another, where the system can do that and has two: otherwise
 the scheduler moves them about, and the same program gives two different figures.
@@ -8,24 +8,73 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
+import subprocess
 import sys
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+# Modules and programs that are measured where they are installed, and how a program is asked its version.
+_MODULES = ("mido", "midinet", "uvloop", "websockets")
+_PROGRAMS = {"nats-server": "--version", "mosquitto": "-h", "ncat": "--version"}
+
+# Seconds.
+_MAX_ANSWER_S = 5.0
 
 
 def facts() -> str:
-    """Return one line: processor, cores, system, Python, mido, midinet and the date."""
+    """Return one line: processor, cores, system, Python, mido, midinet, the date and how busy it is."""
     return ", ".join(
         [
-            f"{_processor()} ({os.cpu_count()} cores)",
-            f"{platform.system()} {platform.release()}",
+            hardware(),
             f"{platform.python_implementation()} {platform.python_version()}",
             f"mido {version('mido')}",
             f"midinet {version('midinet')}",
-            time.strftime("%Y-%m-%d %H:%M"),
+            now(),
+            load_average(),
         ]
     )
+
+
+def hardware() -> str:
+    """Return processor, cores and system."""
+    return f"{_processor()} ({os.cpu_count()} cores), {platform.system()} {platform.release()}"
+
+
+def now() -> str:
+    """Return the date and the time."""
+    return time.strftime("%Y-%m-%d %H:%M")
+
+
+def load_average() -> str:
+    """Return how busy the machine was in the last minute."""
+    return f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load average unknown"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what is measured, as far as it is installed."""
+    found = {platform.python_implementation(): platform.python_version()}
+    for module in _MODULES:
+        try:
+            found[module] = version(module)
+        except PackageNotFoundError:
+            pass
+    for program, question in _PROGRAMS.items():
+        if shutil.which(program):
+            asked = subprocess.run(
+                [program, question],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                timeout=_MAX_ANSWER_S,
+            )
+            number = re.search(r"\d+(\.\d+)+", asked.stdout)
+            found[program] = number[0] if number else "unknown"
+    return found
 
 
 def _processor() -> str:

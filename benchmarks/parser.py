@@ -95,6 +95,9 @@ def compare(
         read = done[0][0] / sent
         row: list[Cell] = [subject, name, median(speeds[name]), noise(speeds[name]), median(ratios), read]
         table.rows.append(row)
+        table.rounds += [
+            {"subject": subject, "with": name, "messages_per_s": speed} for speed in speeds[name]
+        ]
 
 
 def measure(options: argparse.Namespace) -> list[Table]:

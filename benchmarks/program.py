@@ -1,4 +1,5 @@
-"""What all benchmark programs have in common: options, the line about the machine, and a bound on all waits.
+"""What all benchmark programs have in common: options, the line about the machine, what is saved, and a bound
+on all waits.
 
 A program has sizes, each with a full and a quick default, and a `measure` function that returns tables.
 """
@@ -9,8 +10,9 @@ import argparse
 import faulthandler
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
-from . import machine
+from . import machine, saving
 from .table import Table
 
 Size = int | float | list[int]
@@ -28,6 +30,7 @@ class Program:
     """
 
     def __init__(self, name: str, description: str) -> None:
+        self._name = name
         self._parser = argparse.ArgumentParser(
             prog=f"python -m {name}",
             description=description,
@@ -38,6 +41,14 @@ class Program:
         )
         self._parser.add_argument(
             "--unpinned", action="store_true", help="let the system choose the cores (default: one for each)"
+        )
+        self._parser.add_argument(
+            "--save",
+            type=Path,
+            nargs="?",
+            const=saving.RESULTS,
+            metavar="DIRECTORY",
+            help="write what was measured to a directory too (default: benchmarks/results)",
         )
         # By option: the full default and the quick one.
         self._sizes: dict[str, tuple[Size, Size]] = {}
@@ -52,18 +63,29 @@ class Program:
         else:
             self._parser.add_argument(f"--{name}", type=type(full), help=f"{help} (default: {full:,})")
 
-    def flag(self, name: str, *, help: str) -> None:
-        """Add an option that is on or off."""
-        self._parser.add_argument(f"--{name}", action="store_true", help=help)
-
     def choice(self, name: str, *, among: Sequence[str], help: str) -> None:
         """Add an option for some of several words; without it, it is all of them."""
         self._parser.add_argument(
             f"--{name}", nargs="+", choices=among, default=list(among), metavar="NAME", help=help
         )
 
-    def run(self, measure: Callable[[argparse.Namespace], Sequence[Table]], argv: list[str] | None) -> int:
-        """Read the options, measure, print. Returns the exit code."""
+    def run(
+        self,
+        measure: Callable[[argparse.Namespace], Sequence[Table]],
+        argv: list[str] | None,
+        *,
+        draw: saving.Draw | None = None,
+    ) -> int:
+        """Read the options, measure, print and save.
+
+        Args:
+            measure: returns the tables.
+            argv: the options; None is the command line's.
+            draw: makes plots of what is saved.
+
+        Returns:
+            The exit code.
+        """
         options = self._parser.parse_args(argv)
         for name, (full, quick) in self._sizes.items():
             if getattr(options, name) is None:
@@ -72,13 +94,18 @@ class Program:
             if min(value if isinstance(value, list) else [value]) <= 0:
                 self._parser.error(f"--{name} has to be above 0")
         options.cores = None if options.unpinned else machine.choose_cores()
+        before = machine.load_average()
         print(machine.facts(), flush=True)
         if options.cores:
             print(f"servers on core {options.cores[0]}, load on core {options.cores[1]}", flush=True)
             machine.pin(options.cores[1])
-        for table in measure(options):
+        tables = measure(options)
+        for table in tables:
             print()
             print(table.render(), flush=True)
+        if options.save is not None:
+            shown = {name: value for name, value in vars(options).items() if name != "save"}
+            saving.save(options.save, self._name.rpartition(".")[2], before, shown, tables, draw)
         return 0
 
 

@@ -19,13 +19,9 @@ process, save where it is midinet's own client that promises something. `--only`
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from . import machine
 from .program import Program, bounded
 from .promised import back, dead, door, end, memory, notes, slow
 from .promised.finding import Finding
@@ -47,13 +43,10 @@ _MAX_PART_S = 400.0
 
 _TITLES = ["promise", "at most", "median", "worst", "kept"]
 
-RESULTS = Path(__file__).resolve().parent / "results"
-
 
 def measure(options: argparse.Namespace) -> list[Table]:
     """Measure what the module says."""
     findings: list[Finding] = []
-    load = _load_average()
     for name in options.only:
         try:
             with bounded(_MAX_PART_S):
@@ -62,25 +55,10 @@ def measure(options: argparse.Namespace) -> list[Table]:
         except (OSError, AssertionError) as error:
             # The others are still worth to be measured.
             findings.append(Finding(f"the rest of {name}", None, why_not=f"it failed: {error}"))
-    table = Table(f"What is promised and what was measured; load average before {load}", [])
-    table.columns = [Column(title) for title in _TITLES]
-    table.rows = [finding.cells() for finding in findings]
-    if options.save:
-        _save(findings, load)
-    return [table]
-
-
-def _load_average() -> str:
-    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-
-
-def _save(findings: list[Finding], load: str) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    facts = machine.facts()
-    saved = {
-        "machine": facts,
-        "load_average_before": load,
-        "findings": [
+    table = Table("What is promised and what was measured", [Column(title) for title in _TITLES])
+    for finding in findings:
+        table.rows.append(finding.cells())
+        table.rounds.append(
             {
                 "promise": finding.promise,
                 "bound": finding.bound,
@@ -89,20 +67,14 @@ def _save(findings: list[Finding], load: str) -> None:
                 "kept": finding.kept,
                 "why_not": finding.why_not,
             }
-            for finding in findings
-        ],
-    }
-    (RESULTS / "promises.json").write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
-    lines = [_TITLES, ["---"] * len(_TITLES), *[finding.cells() for finding in findings]]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    (RESULTS / "promises.md").write_text(f"{text}\n\n{facts}\n", encoding="utf-8")
+        )
+    return [table]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program. Returns its exit code."""
     program = Program("benchmarks.promises", __doc__)
     program.choice("only", among=list(PARTS), help="the parts to measure (default: all)")
-    program.flag("save", help="write the table to benchmarks/results/ too, as JSON and Markdown")
     program.size("listeners", full=[1, 32], quick=[1, 2], help="who hears a client that is gone")
     program.size("repeats", full=20, quick=1, help="how often each end of a client is measured")
     program.size("count", full=2_000, quick=50, help="messages for a latency beside a stalled reader")

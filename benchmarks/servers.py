@@ -62,7 +62,7 @@ def start(peer: str, role: str, cores: tuple[int, int] | None, **options: object
     words = command(peer, role, cores, **options)
     with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
-            yield Server(_read_portno(process, peer), process.pid)
+            yield _read_ready(process, peer)
         finally:
             assert process.stdin
             process.stdin.close()
@@ -72,7 +72,7 @@ def start(peer: str, role: str, cores: tuple[int, int] | None, **options: object
                 process.kill()
 
 
-def _read_portno(process: subprocess.Popen[bytes], peer: str) -> int:
+def _read_ready(process: subprocess.Popen[bytes], peer: str) -> Server:
     assert process.stdout
     killer = threading.Timer(_MAX_START_S, process.kill)
     killer.start()
@@ -82,4 +82,6 @@ def _read_portno(process: subprocess.Popen[bytes], peer: str) -> int:
         killer.cancel()
     if not line:
         raise RuntimeError(f"the server {peer} did not start: see its error above")
-    return int(line)
+    # Where the peer itself is not the one that serves, it says who is.
+    portno, *pid = map(int, line.split())
+    return Server(portno, *pid or [process.pid])

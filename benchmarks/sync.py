@@ -133,6 +133,10 @@ def measure(options: argparse.Namespace) -> list[Table]:
         table.rows.append(
             [row.subject, row.unit, median(ours), median(theirs), row.ratio(), noise(ours), noise(theirs)]
         )
+        table.rounds += [
+            {"measured": row.subject, "unit": row.unit, "midinet": our, "mido": their}
+            for our, their in zip(ours, theirs, strict=True)
+        ]
     return [table]
 
 

@@ -1,6 +1,10 @@
-"""What a competent person writes without midinet: asyncio streams and mido's Parser."""
+"""What a competent person writes without midinet: asyncio streams and mido's Parser.
+
+Options: `uvloop`, whether it runs on that.
+"""
 
 import asyncio
+from collections.abc import Callable
 
 from mido import Parser
 
@@ -34,4 +38,11 @@ async def main(role: str) -> None:
     await server.serve_forever()
 
 
-asyncio.run(main(process.begin("echo", "relay")))
+role, options = process.begin_with_options("echo", "relay")
+new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+if options.get("uvloop"):
+    import uvloop
+
+    new_loop = uvloop.new_event_loop
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner.run(main(role))

@@ -1,4 +1,4 @@
-"""What the server processes have in common: their options, how they tell their port number, how they end.
+"""What the server processes have in common: their options, how they say that they listen, how they end.
 
 A server ends when its standard input does. So it ends with the program that started it, however that ends.
 """
@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from .. import machine
@@ -19,8 +20,16 @@ def begin(*roles: str) -> str:
     return begin_with_options(*roles)[0]
 
 
-def begin_with_options(*roles: str) -> tuple[str, dict[str, Any]]:
-    """Read the options and do as they say. Returns the role and those that only this peer knows."""
+def begin_with_options(*roles: str, at_end: Callable[[], object] | None = None) -> tuple[str, dict[str, Any]]:
+    """Read the options and do as they say.
+
+    Args:
+        roles: those that this peer knows.
+        at_end: called in another thread when the standard input ends; None ends the process.
+
+    Returns:
+        The role and the options that only this peer knows.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=roles)
     parser.add_argument("--core", type=int, help="run on this core alone")
@@ -28,17 +37,23 @@ def begin_with_options(*roles: str) -> tuple[str, dict[str, Any]]:
     options = parser.parse_args()
     if options.core is not None:
         machine.pin(options.core)
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    threading.Thread(target=_wait_for_end, args=[at_end], daemon=True).start()
     return options.role, options.options
 
 
-def ready(portno: int) -> None:
-    """Tell whoever waits for it that the server listens, and where."""
-    print(portno, flush=True)
+def ready(portno: int, pid: int | None = None) -> None:
+    """Tell whoever waits for it that the server listens, and where.
+
+    Args:
+        pid: the process that serves; None is this one.
+    """
+    print(*[portno] if pid is None else [portno, pid], flush=True)
 
 
-def _end_with_input() -> None:
+def _wait_for_end(at_end: Callable[[], object] | None) -> None:
     # Descriptor 0, not sys.stdin: its lock would be in the way when the interpreter ends first.
     while os.read(0, 1):
         pass
-    os._exit(0)
+    if at_end is None:
+        os._exit(0)
+    at_end()

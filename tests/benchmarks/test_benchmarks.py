@@ -1,23 +1,36 @@
-"""Each benchmark runs, ends well and prints every row. Nothing here looks at a time."""
+"""Each benchmark runs, ends well, prints every row and saves it. Nothing here looks at a time."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+
+import benchmarks
+from benchmarks import fanout
+from benchmarks.contenders import CONTENDERS, choose
 
 ROOT = Path(__file__).resolve().parents[2]
 
 PARSERS = ["mido.Parser", "midinet Parser.feed", "midinet Parser.frames"]
 CLIENTS = ["midinet", "midinet.sync", "asyncio+mido", "mido", "bare socket"]
 SERVERS = ["midinet", "asyncio+mido", "mido"]
-HUBS = ["midinet relay", "midinet loop", "asyncio+mido", "mido", "bare sockets"]
+
+# By program, those that it has and that are installed.
+HUBS = [contender.name for contender in CONTENDERS if contender.is_there()]
+RELAYS = [name for name in HUBS if name in ("midinet serve", "midinet serve --uvloop")]
+NATS = [name for name in HUBS if name == "nats-server"]
 
 # By program, what its rows begin with.
-ROWS = {
+ROWS: dict[str, list[tuple[str, ...]]] = {
     "parser": [
         *product(["played", "all kinds", "running status, clock"], PARSERS),
         ("decode one frame", "mido Message.from_bytes"),
@@ -27,6 +40,9 @@ ROWS = {
     ],
     "latency": [*product(SERVERS, CLIENTS)],
     "fanout": [*product(["1", "10"], HUBS)],
+    "jam": [*product(["2", "5"], [*RELAYS, "asyncio+mido", *NATS, "bare sockets"])],
+    "growth": [*((name,) for name in [*RELAYS, *NATS, "bare sockets"]), *product(["1", "10"], RELAYS)],
+    "sysex": [*((name,) for name in 2 * [*RELAYS, "asyncio+mido", "bare sockets"])],
     "sync": [
         ("receive", "messages/s"),
         ("send", "messages/s"),
@@ -79,7 +95,7 @@ PROMISES = [
 
 def run(program: str, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-X", "utf8", "-m", f"benchmarks.{program}", *options],
+        [sys.executable, "-X", "utf8", "-m", f"benchmarks.{program}".rstrip("."), *options],
         cwd=ROOT,
         capture_output=True,
         encoding="utf-8",
@@ -90,26 +106,135 @@ def run(program: str, *options: str) -> str:
     return done.stdout
 
 
+def rows(lines: list[str]) -> list[list[str]]:
+    """The cells of the rows of all tables, each of which ends at an empty line."""
+    found = []
+    in_table = False
+    for line in lines:
+        if line.startswith("---"):
+            in_table = True
+        elif not line:
+            in_table = False
+        elif in_table:
+            found.append([cell.strip() for cell in line.split("  ") if cell.strip()])
+    return found
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[list[str], Path]]:
+    """Run a program once, quick. Returns what it printed and where it saved the rest."""
+
+    @cache
+    def run_once(program: str) -> tuple[list[str], Path]:
+        directory = tmp_path_factory.mktemp(program) / "results"
+        return run(program, "--quick", "--save", str(directory)).splitlines(), directory
+
+    return run_once
+
+
 @pytest.mark.parametrize("program", ROWS)
-def test_a_quick_run_prints_the_machine_and_every_row(program: str) -> None:
-    lines = run(program, "--quick").splitlines()
+def test_a_quick_run_prints_and_saves_the_machine_and_every_row(
+    program: str, quick_run: Callable[[str], tuple[list[str], Path]]
+) -> None:
+    lines, directory = quick_run(program)
 
     assert "midinet" in lines[0]
     assert "mido 1." in lines[0]
-    rule = next(number for number, line in enumerate(lines) if line.startswith("---"))
-    found = [tuple(cell for cell in line.strip().split("  ") if cell)[:2] for line in lines[rule + 1 :]]
-    assert [tuple(cell.strip() for cell in row) for row in found] == ROWS[program]
+    found = rows(lines)
+    heads = [tuple(row[: len(head)]) for row, head in zip(found, ROWS[program], strict=True)]
+    assert heads == ROWS[program]
+    saved = json.loads((directory / f"{program}.json").read_text(encoding="utf-8"))
+    assert sum(len(table["rows"]) for table in saved["tables"]) == len(found)
+    assert all(len(table["rounds"]) >= len(table["rows"]) for table in saved["tables"])
+    assert saved["options"]["rounds"] == 1
+    assert {"mido", "midinet"} <= set(saved["versions"])
+    markdown = (directory / f"{program}.md").read_text(encoding="utf-8").splitlines()
+    titles = 2 * len(saved["tables"])
+    assert len([line for line in markdown if line.startswith("| ")]) == len(found) + titles
+
+
+def test_fan_out_loses_nothing_and_says_who_is_missing(
+    quick_run: Callable[[str], tuple[list[str], Path]],
+) -> None:
+    lines, _ = quick_run("fanout")
+
+    assert {row[-1] for row in rows(lines)} == {"0"}
+    missing = [contender.name for contender in CONTENDERS if not contender.is_there()]
+    notes = [f"Left out, since they are not installed: {', '.join(missing)}."] if missing else []
+    assert [line for line in lines if "Left out" in line or "failed" in line] == notes
+
+
+def test_who_is_not_installed_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    chosen, notes = choose(["mido", "nats-server", "ncat --broker"])
+
+    assert [contender.name for contender in chosen] == ["mido"]
+    assert notes == ["Left out, since they are not installed: nats-server, ncat --broker."]
+
+
+@pytest.mark.parametrize("plot", ["deliveries", "latency"])
+def test_fan_out_draws_all_that_it_measured(
+    plot: str, quick_run: Callable[[str], tuple[list[str], Path]]
+) -> None:
+    _, directory = quick_run("fanout")
+
+    root = ElementTree.parse(directory / f"fanout-{plot}.svg").getroot()
+    texts = {element.text for element in root.iter() if element.tag.endswith("text")}
+    assert set(HUBS) <= texts
+    assert any(text and "CPython" in text for text in texts)
+
+
+def test_who_fails_is_noted_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good = next(contender for contender in CONTENDERS if contender.name == "bare sockets")
+    bad = replace(good, name="bad", options={"words": [sys.executable, "-c", "exit(3)"]}, peer="command")
+    monkeypatch.setattr(fanout, "choose", lambda names: ([bad, good], []))
+
+    assert fanout.main(["--quick", "--unpinned", "--subscribers", "2"]) == 0
+
+    out, err = capfd.readouterr()
+    lines = out.splitlines()
+    failed, measured = rows(lines)
+    assert failed == ["2", "bad", *["-"] * 10]
+    assert (measured[1], measured[-1]) == ("bare sockets", "0")
+    assert lines[-1].startswith("bad failed with 2 subscribers: ")
+    assert "does not listen" in err
+
+
+def test_a_plot_of_what_failed_is_left_out() -> None:
+    nothing = {"deliveries_per_s": 0.0, "latency_us_by_percent": {}, "server": "mido", "subscribers": 1}
+    assert fanout.draw({"tables": [{"rounds": [nothing]}], "options": {"rate": 1_000.0}}) == {}
+
+
+def test_all_programs_run_by_one_command(tmp_path: Path) -> None:
+    out = run("", "--only", "parser", "sync", "--quick", "--save", str(tmp_path))
+
+    assert out.index("=== parser ===") < out.index("=== sync ===")
+    assert {file.name for file in tmp_path.iterdir()} >= {"parser.json", "sync.json"}
+
+
+def test_the_one_command_fails_where_a_program_does() -> None:
+    with pytest.raises(AssertionError, match="unrecognized arguments: --window"):
+        run("", "--only", "parser", "--quick", "--window", "1")
+
+
+def test_the_list_of_programs_is_complete() -> None:
+    directory = Path(benchmarks.__file__).parent
+    programs = {
+        file.stem for file in directory.glob("*.py") if "program.run(" in file.read_text(encoding="utf-8")
+    }
+    assert programs == set(benchmarks.PROGRAMS)
+    assert all(f"python -m benchmarks.{program} " in (benchmarks.__doc__ or "") for program in programs)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="much of it is measured by what Linux alone tells")
 def test_a_quick_run_of_the_promises_prints_every_row() -> None:
-    lines = run("promises", "--quick").splitlines()
+    found = rows(run("promises", "--quick").splitlines())
 
-    rule = next(number for number, line in enumerate(lines) if line.startswith("---"))
-    rows = [[cell.strip() for cell in line.split("  ") if cell] for line in lines[rule + 1 :]]
-    assert [row[0] for row in rows] == PROMISES
+    assert [row[0] for row in found] == PROMISES
     # Whether they are kept is not for a quick run to say, but that all that can be measured is measured.
-    verdicts = {row[-1] for row in rows}
+    verdicts = {row[-1] for row in found}
     assert verdicts <= {"yes", "no", "-", "not measured: needs Linux and root"}
 
 
