@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -25,6 +26,11 @@ MAX_OUTLET = 1024
 # Bytes. Whoever sends a longer message waits until the loop has taken it. So what is on its way is never more
 # than 256 KiB, a quarter of what may wait for a slow peer.
 _LARGE = 256
+
+# More messages than this at once are no chord but a flood. Then, and for so many seconds after it, speed is
+# what counts, and the loop writes many at once: to write one alone takes as long.
+_CHORD = 16
+_FLOOD_S = 0.01
 
 
 class Waiters:
@@ -115,24 +121,38 @@ class ThreadInbox(Inbox):
 class Outlet:
     """What is on its way from any thread to the loop, in the order in which it was sent.
 
+    To wake the loop's thread takes longer than all that it does for a message. So a message that finds
+    nothing before it, and the loop asleep, is written to the socket by the thread that sends it, and goes the
+    way of any other only to be noted. Order is kept by three things. A loop that sleeps has written all that
+    it had. While a message is written it stays asleep. And it has that message at the head of what gathers
+    here before it does anything else. A flood, which the loop writes in few pieces, is left to it.
+
     Args:
-        deliver: called on the loop with what has gathered. Where it raises PortClosed or ConnectionLost it
-            is lost, as with any socket, and the next `send` of the port says so.
+        deliver: called on the loop with what has gathered, and how many bytes of that were written already.
+            Where it raises PortClosed or ConnectionLost it is lost, as with any socket, and the next `send`
+            of the port says so.
         room: called on the loop before that: None when it can be delivered now, otherwise something to await
             until it can.
+        socket: called by any thread: the descriptor to write a message to, or None where it has to go
+            through the loop.
     """
 
     def __init__(
         self,
         portal: Portal,
-        deliver: Callable[[list[Any]], None],
+        deliver: Callable[[list[Any], int], None],
         room: Callable[[], Coroutine[Any, Any, None] | None],
+        socket: Callable[[Any], int | None],
     ) -> None:
         self._portal = portal
         self._deliver = deliver
         self._room = room
+        self._socket = socket
+        # Of the loop: the message that was written before it knew of it, and how many of its bytes were.
+        self._written: list[tuple[bytes, int]] = []
         self._gathered: deque[Any] = deque()
         self._called = False
+        self._flood_until = 0.0
         self._waiters = Waiters(portal)
         self._room_task: asyncio.Task[None] | None = None
         self._ended = False
@@ -147,18 +167,38 @@ class Outlet:
             thing: what `deliver` gets in its list.
             size: how many bytes it is.
         """
+        if not self._called and self._write(thing):
+            self._call()
+            return
         gathered = self._gathered
         gathered.append(thing)
         if not self._called:
-            try:
-                self._called = True
-                self._portal.call(self.drain)
-            except BaseException:  # Ctrl-C just here: the next one has to call again.
-                self._called = False
-                raise
+            self._call()
         limit = MAX_OUTLET if size < _LARGE else 1
         while len(gathered) >= limit and not self._ended:
             self._waiters.wait_unless(lambda: len(gathered) < limit or self._ended)
+
+    def _call(self) -> None:
+        try:
+            self._called = True
+            self._portal.call(self.drain)
+        except BaseException:  # Ctrl-C just here: the next one has to call again.
+            self._called = False
+            raise
+
+    def _write(self, thing: Any) -> bool:
+        """Write a message at once, if nothing is before it. Returns whether that was done."""
+        permit = self._portal.permit
+        if permit is None or self._gathered or time.monotonic() < self._flood_until:
+            return False
+        if (descriptor := self._socket(thing)) is None:
+            return False
+        return permit.write(descriptor, thing, self._wrote)
+
+    def _wrote(self, frame: bytes, size: int) -> None:
+        self._written.append((frame, size))
+        if not self._called:  # Not yet, or Ctrl-C came first.
+            self._portal.loop.call_soon(self.drain)
 
     def drain(self, *, force: bool = False) -> None:
         """On the loop: deliver what has gathered, now with `force`, otherwise when there is room."""
@@ -171,12 +211,15 @@ class Outlet:
                     self._drain_after(room), name="midinet outlet"
                 )
                 return
-        things: list[Any] = []
+        written, self._written = self._written, []
+        things: list[Any] = [frame for frame, _ in written]
         while self._gathered:
             things.append(self._gathered.popleft())
         if things:
+            if len(things) > _CHORD:
+                self._flood_until = time.monotonic() + _FLOOD_S
             try:
-                self._deliver(things)
+                self._deliver(things, sum([size for _, size in written]))
             except (PortClosed, ConnectionLost):
                 self._ended = True
         self._waiters.wake()

@@ -3,6 +3,9 @@
 The thread is a daemon, so that a program ends when its own code does, and a function at exit closes what is
 open before the interpreter goes. After a fork the child has no such thread: its copies of the ports refuse
 to be used, and ports that it opens itself get a loop of its own.
+
+To wake the thread takes longer than what it does for a message. So while the loop sleeps, another thread may
+write one message in its place: see `Permit`, and `Outlet` for when.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import asyncio
 import atexit
 import concurrent.futures
 import os
+import selectors
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +29,11 @@ WAIT_S = 0.1 if os.name == "nt" else -1.0
 
 # How long a program that ends waits for its open ports to send what is left, in seconds.
 _EXIT_S = 1.0
+
+# Seconds that the loop waits for a message that is being written in its place, and between two looks. Writing
+# never blocks, so a thousandth is plenty, and nothing that goes wrong may stop the loop for good.
+_MAX_WRITE_S = 0.1
+_LOOK_S = 0.00002
 
 
 class _DaemonThreads(concurrent.futures.ThreadPoolExecutor):
@@ -43,6 +53,73 @@ class _DaemonThreads(concurrent.futures.ThreadPoolExecutor):
         return future
 
 
+class Permit:
+    """Leave to write one message in the loop's place, for as long as one sleep of the loop lasts.
+
+    A loop sleeps only when it has done everything that it was told. So whoever has looked at a connection and
+    then finds the permit good still, has seen it as it is.
+    """
+
+    def __init__(self) -> None:
+        # One item while it is good. To pop it is to take it.
+        self._good = [True]
+        self._written: list[tuple[bool, Callable[[bytes, int], object], bytes, int]] = []
+
+    def write(self, descriptor: int, frame: bytes, wrote: Callable[[bytes, int], object]) -> bool:
+        """In any thread: write a message without blocking. Returns whether that was done.
+
+        Args:
+            wrote: called on the loop, as the first thing when it wakes, with the message and how many bytes
+                of it were written: all of them, nearly always.
+        """
+        try:
+            # All of it is one step to Python: to take the permit, to write, and to say so. Nothing comes
+            # between, neither Ctrl-C nor the code of a signal handler, which could wait for the loop.
+            self._written.extend(
+                zip(
+                    map(list.pop, (self._good,)),
+                    (wrote,),
+                    (frame,),
+                    map(os.write, (descriptor,), (frame,)),
+                    strict=False,
+                )
+            )
+        except IndexError:
+            return False  # The loop woke, or another thread was faster.
+        except OSError:
+            # No room, or the link broke: the loop will find that too.
+            self._good.append(True)
+            return False
+        return True
+
+    def end(self) -> None:
+        """On the loop: it woke. Wait for who is writing right now, and tell what was written."""
+        patience = time.monotonic() + _MAX_WRITE_S
+        while not self._written and time.monotonic() < patience:
+            try:
+                self._good.pop()
+                return
+            except IndexError:
+                time.sleep(_LOOK_S)
+        for _, wrote, frame, size in self._written:
+            wrote(frame, size)
+
+
+class _Selector(selectors.DefaultSelector):
+    """A selector that gives out a permit each time that it waits."""
+
+    permit: Permit | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None and timeout <= 0:
+            return super().select(timeout)
+        self.permit = permit = Permit()
+        try:
+            return super().select(timeout)
+        finally:
+            permit.end()
+
+
 class Closeable(Protocol):
     """What is open on the loop."""
 
@@ -55,6 +132,12 @@ class Portal:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self._selector: _Selector | None = None
+        # The others, Windows's and uvloop's, have no selector and give no permits.
+        if type(self.loop) is asyncio.SelectorEventLoop and os.name == "posix":
+            self.loop.close()
+            self._selector = _Selector()
+            self.loop = asyncio.SelectorEventLoop(self._selector)
         # It looks up host names, which may take long after anyone has lost interest.
         self.loop.set_default_executor(_DaemonThreads(1))
         self.forked = False
@@ -88,6 +171,11 @@ class Portal:
         """Have the loop call a function soon. Does not wait."""
         if not self.forked and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(function, *args)
+
+    @property
+    def permit(self) -> Permit | None:
+        """What the loop gave out when it fell asleep last, good or not; None if it gives out none."""
+        return None if self._selector is None else self._selector.permit
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop, wait for it, and return what it returns.
