@@ -55,7 +55,7 @@ def test_what_a_server_a_port_and_a_parser_can_do() -> None:
     }
     assert members(midinet.SocketPort) == both | {"state", "wait_connected"}
     assert members(midinet.Parser()) == {
-        *("feed", "frames", "end", "stats", "max_sysex", "take_asides", "in_sysex", "abort_sysex")
+        *("feed", "frames", "joined", "end", "stats", "max_sysex", "take_asides", "in_sysex", "abort_sysex")
     }
 
 

@@ -11,6 +11,7 @@ a note sounds with what is set when it is struck.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from math import inf
 
 from .performance import (
@@ -67,20 +68,48 @@ def difference(before: Performance | None, now: Performance, *, struck_since: fl
         for place in over:
             before.values[place] = UNSET
     after_reset = before if before.resets == now.resets else Performance()
-    ended = [after_reset is not before or _differs(before, now, channel, *_MODES) for channel in range(16)]
+    changed = _changed_channels(after_reset, now)
+    ended = {channel for channel in changed if _differs(before, now, channel, *_MODES)}
+    if after_reset is not before:
+        ended.update(range(16))
     note_offs, note_ons = _notes(before, now, ended, struck_since)
     frames = note_offs
     if after_reset is not before:
         frames.append(b"\xff")
     before = after_reset
-    if before.values != now.values or before.parameters != now.parameters:
-        for channel in range(16):
-            frames += _settings(before, now, channel)
+    for channel in changed:
+        frames += _settings(before, now, channel)
     return frames + _transport(before, now) + note_ons
 
 
+def _changed_channels(before: Performance, now: Performance) -> list[int]:
+    """The channels on which anything is set that was not, or otherwise.
+
+    Whoever joins or reads again is brought to a performance, and to look at every place of it takes a
+    millisecond. Most of it is as it was, which takes far less to find out.
+    """
+    if before.values == now.values and before.parameters == now.parameters:
+        return []
+    parameters = {key[0] for key, value in now.parameters.items() if value != before.parameters.get(key)}
+    return [
+        channel
+        for channel in range(16)
+        if channel in parameters or _set_on(channel, before) != _set_on(channel, now)
+    ]
+
+
+def _set_on(channel: int, performance: Performance) -> tuple[bytearray, bytearray, bytearray]:
+    """What is set on a channel: its controllers, its polyphonic pressures, and the rest."""
+    values, first = performance.values, channel << 7
+    return (
+        values[first : first + 128],
+        values[POLY_PRESSURES + first : POLY_PRESSURES + first + 128],
+        values[PROGRAMS + channel :: 16],
+    )
+
+
 def _notes(
-    before: Performance, now: Performance, ended: list[bool], struck_since: float
+    before: Performance, now: Performance, ended: Set[int], struck_since: float
 ) -> tuple[list[bytes], list[bytes]]:
     """Return the note-offs and the note-ons.
 
@@ -89,7 +118,7 @@ def _notes(
     to be struck after the last note-off, which is done only where it is not too late.
 
     Args:
-        ended: for each channel, whether all its notes end on the way.
+        ended: the channels of which all notes end on the way.
     """
     note_offs: list[bytes] = []
     note_ons: list[bytes] = []
@@ -99,7 +128,7 @@ def _notes(
         sounds = has is not None and has.sounding
         strike = False
         if has is not None and sounds and has.since >= struck_since:
-            strike = had is None or not sounded or ended[key >> 7] or has.since > had.since
+            strike = had is None or not sounded or key >> 7 in ended or has.since > had.since
         if had is not None:
             surplus = max(had.outstanding + strike - (0 if has is None else has.outstanding), 0)
             surplus += max(had.doubtful - (0 if has is None else has.doubtful), 0)
@@ -153,10 +182,12 @@ def _settings(before: Performance, now: Performance, channel: int) -> list[bytes
         frames.append(bytes((0xE0 | channel, has[BENDS_LSB + channel], has[BENDS_MSB + channel])))
     if _differs(before, now, channel, PRESSURES):
         frames.append(bytes((0xD0 | channel, has[PRESSURES + channel])))
+    pressures = slice(POLY_PRESSURES + first, POLY_PRESSURES + first + 128)
+    pairs = zip(before.values[pressures], has[pressures], strict=True)
     frames += [
-        bytes((0xA0 | channel, note, has[POLY_PRESSURES + first + note]))
-        for note in range(128)
-        if _differs(before, now, first + note, POLY_PRESSURES)
+        bytes((0xA0 | channel, note, value))
+        for note, (had, value) in enumerate(pairs)
+        if value not in (UNSET, had)
     ]
     return frames
 

@@ -20,7 +20,6 @@ fails may take hundreds at once, and their notes would be hundreds of writes to 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from math import inf
 from operator import itemgetter
 from typing import TypeAlias
@@ -84,6 +83,7 @@ class Hub:
         self._members: dict[Outbox, None] = {}
         self._turn: list[_Said] = []
         self._turn_bytes = 0
+        self._last: _Said | None = None
         # Who left, and has not been let go of towards the others.
         self._gone: list[Outbox | None] = []
         self._performance = Performance()
@@ -91,6 +91,8 @@ class Hub:
         self._unobserved: list[_Said] = []
         self._said_at = 0.0
         self._apart: dict[Outbox, Performance] = {}
+        # What brought the last newcomer to a performance, which it was, and with the notes since when.
+        self._brought: tuple[Performance, float, list[bytes]] | None = None
 
     def join(self, outbox: Outbox, *, snapshot: bool = False, struck_since: float = inf) -> None:
         """Add a member. It hears what is published from now on.
@@ -101,11 +103,18 @@ class Hub:
         """
         self.flush()
         self._members[outbox] = None
-        outbox.follow(partial(self._performance_of, outbox))
+        outbox.follow(self._performance_of)
         outbox.in_tune = snapshot or self._performance.is_blank
         if snapshot:
-            present = self._performance.view(outbox)
-            self._offer(outbox, difference(None, present, struck_since=struck_since))
+            self._offer(outbox, self._what_brings(struck_since))
+
+    def _what_brings(self, struck_since: float) -> list[bytes]:
+        """What brings a newcomer to the present performance: it has said nothing, so for all who come in a
+        crowd it is the same."""
+        present = self._performance.frozen()
+        if self._brought is None or self._brought[:2] != (present, struck_since):
+            self._brought = present, struck_since, difference(None, present, struck_since=struck_since)
+        return self._brought[2]
 
     def leave(self, outbox: Outbox, *, hears: bool = False) -> None:
         """Take a member out. What was published before still goes to it, as far as it can.
@@ -151,7 +160,7 @@ class Hub:
 
     def _stay_at(self, outbox: Outbox, present: Performance) -> None:
         """Have it catch up with what it was told, and not with what the others hear from now on."""
-        outbox.follow(lambda: present)
+        outbox.follow(lambda _: present)
 
     def _dismiss(self, outbox: Outbox, present: Performance) -> None:
         left = present.view(outbox)
@@ -187,14 +196,15 @@ class Hub:
         """
         if self._gone:
             self._let_go()
-        turn = self._turn
-        if not turn:
-            self._flush_soon()
-        if turn and turn[-1].origin is origin and turn[-1].only is only:
-            turn[-1].pieces.append(data)
-            turn[-1].messages += messages
+        last = self._last
+        if last is not None and last.origin is origin and last.only is only:
+            last.pieces.append(data)
+            last.messages += messages
         else:
-            turn.append(_Said(data, messages, origin, only))
+            if last is None:
+                self._flush_soon()
+            self._last = _Said(data, messages, origin, only)
+            self._turn.append(self._last)
         self._turn_bytes += len(data)
         if self._turn_bytes >= _MAX_TURN:
             self.flush()
@@ -207,7 +217,7 @@ class Hub:
             self._let_go()
 
     def _flush_turn(self) -> None:
-        turn, self._turn, self._turn_bytes = self._turn, [], 0
+        turn, self._turn, self._turn_bytes, self._last = self._turn, [], 0, None
         if not turn:
             return
         now = self._clock()

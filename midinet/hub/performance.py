@@ -487,16 +487,22 @@ class Performance:
 
     # What is derived from it.
 
-    def held_by(self, origins: Set[Origin]) -> list[int]:
-        """Return the notes that any of these holds."""
-        return [
-            key
-            for key, held in self._sole.items()
-            if (held[0] in origins if held is not _SEVERAL else not origins.isdisjoint(self._several[key]))
-        ]
+    def held_by(self, origins: Set[Origin]) -> dict[Origin, list[int]]:
+        """Return the notes that each of these holds, for those that hold any."""
+        keys: dict[Origin, list[int]] = {}
+        for key, held in self._sole.items():
+            if held[0] in origins:
+                keys.setdefault(held[0], []).append(key)
+            elif held is _SEVERAL:
+                for origin in self._several[key].keys() & origins:
+                    keys.setdefault(origin, []).append(key)
+        return keys
 
     def total(self, key: int, listener: Origin = None) -> Held | None:
         """Return what all origins but the listener together hold of a note, or None."""
+        sole = self._sole.get(key)
+        if sole is not None and sole is not _SEVERAL and key not in self._owed:
+            return None if listener is not None and sole[0] is listener else Held(*sole[1:])
         holders = [
             held for origin, held in self.holders(key).items() if listener is None or origin is not listener
         ]
@@ -583,10 +589,14 @@ class Performance:
             self._put(place, None)
         self.setters.clear()
 
-    def forget(self, origin: Origin) -> None:
-        """Let go of what only this origin still held: it is gone."""
+    def forget(self, origin: Origin, keys: Iterable[int] | None = None) -> None:
+        """Let go of what only this origin still held: it is gone.
+
+        Args:
+            keys: the notes that it holds; None looks for them.
+        """
         self._frozen = None
-        for key in self.held_by({origin}):
+        for key in self.held_by({origin}).get(origin, []) if keys is None else keys:
             holders = self.holders(key)
             held = holders.pop(origin)
             self._hold(key, holders)

@@ -22,14 +22,15 @@ def release(
     """Let go of what only these origins still held. Returns what lets go of it: what all hear, and what
     single ones hear beside that."""
     gone = set(origins)
-    keys = performance.held_by(gone)
-    if not keys and all(gone.isdisjoint(setters) for setters in performance.setters.values()):
+    held = performance.held_by(gone)
+    if not held and all(gone.isdisjoint(setters) for setters in performance.setters.values()):
         return [], {}
     # Of the notes only theirs: who ends holds few, and everybody together may hold hundreds.
+    keys = dict.fromkeys([key for keys in held.values() for key in keys])
     before = performance.view_of(keys)
     alone: dict[Origin, list[bytes]] = {}
     for origin in origins:
-        performance.forget(origin)
+        performance.forget(origin, held.get(origin, ()))
         for listener, frames in performance.tell_holders().items():
             alone.setdefault(listener, []).extend(frames)
     return difference(before, performance.view_of(keys)), alone
@@ -50,9 +51,13 @@ def release_to_each(
     Most hear the same, and the others the same but for the notes that they hold themselves: to ask for each
     of a thousand what it was told of each note would take many seconds.
     """
-    # Note-offs come first.
     shared = release_all(performance.view())
-    rest = [frame for frame in shared if frame[0] >= 0x90]
+    # Note-offs come first, those of one note in a row.
+    spans: dict[bytes, tuple[int, int]] = {}
+    for position, frame in enumerate(shared):
+        if frame[0] < 0x90:
+            start, _ = spans.setdefault(frame, (position, position))
+            spans[frame] = start, position + 1
     own_notes: dict[Origin, list[int]] = {}
     for key, holders in performance.notes.items():
         for holder in holders:
@@ -63,8 +68,10 @@ def release_to_each(
             yield listener, release_all(performance.view(listener))
         elif listener in own_notes:
             keys = own_notes[listener]
-            own = {note_off(key) for key in keys}
             told = release_all(performance.view_of(keys, listener, with_values=False))
-            yield listener, [frame for frame in shared if frame[0] < 0x90 and frame not in own] + told + rest
+            others = shared.copy()
+            for start, end in sorted([spans[note_off(key)] for key in keys], reverse=True):
+                del others[start:end]
+            yield listener, told + others
         else:
             yield listener, shared

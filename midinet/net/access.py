@@ -14,6 +14,7 @@ import hmac
 import re
 from collections import Counter
 from collections.abc import Collection
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -207,6 +208,7 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
+@lru_cache(1024)
 def _parse(address: str) -> Address | None:
     try:
         parsed = ip_address(address)

@@ -27,9 +27,10 @@ from ..hub.policy import SysexRule
 from ..wire.aside import Aside, hello
 from .access import check_token, is_loopback
 from .inbox import Inbox
-from .link import Hold, Link
+from .link import Link
 from .options import DEFAULT_MAX_INBOX, LinkOptions
 from .port import PortState, SocketPort, open_hub
+from .turns import Hold
 
 # Seconds. Far beyond any answer on a network one would make music over, and short enough to wait for.
 DEFAULT_CONNECT_TIMEOUT = 10.0
@@ -250,7 +251,7 @@ class connect:
                 ssl_shutdown_timeout=self._options.close_timeout if self._ssl is not None else None,
             )
             link = links[0]
-            # A server may speak for many: see _SENSING_S in link.py.
+            # A server may speak for many: see Link.heeds_sensing.
             link.heeds_sensing = False
             if self._options.sysex is not None:
                 link.gate_sysex(None if self._options.sysex is True else SysexRule(self._options.sysex))
@@ -367,7 +368,6 @@ class connect:
             return
         self._retry_task = None
         now = self._loop.time()
-        port._past.reconnects += 1
         port._take_link(link, max(self._down_since, now - LATE_NOTE_S))
         self._hand_over(link, port)
 

@@ -266,8 +266,9 @@ class Door:
         links: list[Link] = []
 
         def made(link: Link) -> SocketPort | Visitor:
-            # Who has gone already has no address any more, and is counted by the one it had.
-            link.peer = address
+            if not link.peer[0]:
+                # Who has gone already has no address any more, and is counted by the one it had.
+                link.peer = address
             links.append(link)
             return self._enter(link, has_room)
 

@@ -1,5 +1,9 @@
 """One TCP connection: bytes in to the parser, bytes out from the outbox.
 
+What arrives is taken in turns (turns.py), a backlog has a writer (writer.py), and what a peer says may be a
+reason to watch that it goes on (watch.py). These two are made when there is something for them to do, since
+of thousands of clients most only listen.
+
 A link ends in two steps. First it gets its one reason: closed here, FIN from the peer, given up, or broken.
 From then on nothing is read from it and nothing new is sent to it. `connection_lost` is the second step, and
 the only place where it is over.
@@ -12,7 +16,6 @@ it sends a reset, and a reset makes the peer's system throw away what it has not
 from __future__ import annotations
 
 import asyncio
-import enum
 import errno
 import logging
 import socket
@@ -23,11 +26,13 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from ..address import format_address
 from ..errors import CloseReason
 from ..hub.outbox import Outbox
-from ..wire.aside import PING, PONG, Aside, ping, pong
+from ..wire.aside import PING, PONG, Aside, pong
 from ..wire.parser import Parser, split_messages
 from .keepalive import find_dead_peers
+from .turns import Hold, Turns
 from .waiters import Waiters
-from .watch import Watchdog, acknowledged
+from .watch import ACTIVE_SENSING, Watch, acknowledged
+from .writer import Writer
 
 if TYPE_CHECKING:
     from ..hub.policy import SysexRule
@@ -45,42 +50,6 @@ _TLS_HANDSHAKE = 0x16
 
 # As much as asyncio reads at once.
 _RESCUE_BYTES = 262144
-
-# Bytes that one peer may have handled in one turn of the loop: what is read beyond waits for the next, behind
-# everybody else. It is some 700 messages, or half a millisecond, that a flood may delay the others. Less
-# would cost speed: a turn of the loop has a price of its own.
-_SHARE = 2048
-
-# Bytes of nearly every message.
-_MESSAGE_BYTES = 3
-
-# Seconds. A peer that sends active sensing does so every 300 ms at least (MIDI 1.0 page 30); with 40 % more,
-# as later revisions of the page have it, a slow clock or network is no reason to cut notes. It speaks for one
-# connection and one instrument. What comes from a server may have come to it from many, so that active
-# sensing that ends says nothing of the others' notes: only servers heed it, that of their clients.
-_SENSING_S = 0.42
-_ACTIVE_SENSING = b"\xfe"
-
-# Seconds of silence in the middle of a system exclusive message, after which it is given up: the slowest
-# sampler's dump pauses for less.
-_SYSEX_SILENCE_S = 10.0
-
-# How often in a stall_timeout it is looked whether a peer takes anything.
-_LOOKS = 5
-
-# How many pings of a peer may stay without anything heard before it is taken for dead.
-_PINGS = 3
-
-# And the pause between them, as a part of dead_peer_timeout: a little less than a third, so that it is kept.
-_PING_SHARE = 0.3
-
-
-class Hold(enum.Enum):
-    """Why a link does not read its socket for now."""
-
-    FULL = "its inbox is full"
-    RATE = "the peer sends faster than max_rate"
-    SHARE = "others have their turn"
 
 
 class LinkOwner(Protocol):
@@ -106,6 +75,9 @@ class _Nobody:
     def _link_lost(self) -> None: ...
 
 
+_NOBODY = _Nobody()
+
+
 class Link(asyncio.Protocol):
     """The protocol of one connection.
 
@@ -115,12 +87,42 @@ class Link(asyncio.Protocol):
         owner: makes the port that is told what happens, once there is a connection.
     """
 
+    __slots__ = (
+        "_gone",
+        "_loop",
+        "_lost_waiters",
+        "_make_owner",
+        "_options",
+        "_room_waiters",
+        "_timers",
+        "_turns",
+        "_warned_of_sysex",
+        "_watch",
+        "_writer",
+        "error",
+        "guarded",
+        "heeds_sensing",
+        "lost",
+        "made_at",
+        "messages_refused",
+        "outbox",
+        "owner",
+        "parser",
+        "peer",
+        "reason",
+        "release_notes",
+        "sysex",
+        "sysex_refused",
+        "transport",
+    )
+
     def __init__(
         self, loop: asyncio.AbstractEventLoop, options: LinkOptions, owner: Callable[[Link], LinkOwner]
     ) -> None:
         self._loop = loop
         self._options = options
         self._make_owner = owner
+        self.owner: LinkOwner = _NOBODY
         self.parser = Parser(max_sysex=options.max_sysex, asides=True)
         self.peer: tuple[str, int] = ("", 0)
         self.made_at = loop.time()
@@ -132,7 +134,10 @@ class Link(asyncio.Protocol):
         self.lost = False
         # The transport is gone, but what was read from it may not have been taken yet.
         self._gone = False
-        # A peer that has sent active sensing, and then nothing, has its notes released.
+        # A peer that has sent active sensing, and then nothing, has its notes released. It speaks for one
+        # connection and one instrument. What comes from a server may have come to it from many, so that
+        # active sensing that ends says nothing of the others' notes: only servers heed it, that of their
+        # clients.
         self.heeds_sensing = True
         # What the peer may send; None is everything.
         self.sysex: SysexRule | None = None
@@ -144,41 +149,20 @@ class Link(asyncio.Protocol):
         self.messages_refused = 0
         self._lost_waiters = Waiters()
         self._room_waiters = Waiters()
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._writer_task: asyncio.Task[None] | None = None
-        self._timers: list[asyncio.TimerHandle] = []
-        # While something waits: what the peer has taken so far, in bytes, and since when no more.
-        self._taken = 0
-        self._progress_at = 0.0
-        self._progress_timer: asyncio.TimerHandle | None = None
-        # Reading: why it does not, what of one read is for later turns, and what may come under max_rate.
-        self._holds: set[Hold] = set()
-        self._rest = b""
-        # What to do when that has been taken, once nothing more will come.
-        self._then: Callable[[], object] | None = None
-        self._allowance = options.burst
-        self._allowed_at = self.made_at
-        self._rate_timer: asyncio.TimerHandle | None = None
-        self._share = _SHARE
-        if options.max_rate is not None:
-            self._share = min(_SHARE, max(int(options.burst) * _MESSAGE_BYTES, _MESSAGE_BYTES))
-        # What is watched, once there is reason to. All are fed by whatever arrives.
-        self._pulse: Watchdog | None = None
-        self._pings = 0
-        self._taken_when_asked = 0
-        self._watchdogs: dict[Callable[[], None], Watchdog] = {}
+        self._turns = Turns(loop, options, self)
+        self._writer: Writer | None = None
+        self._watch: Watch | None = None
+        self._timers: tuple[asyncio.TimerHandle, ...] = ()
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         address = transport.get_extra_info("peername") or ("", 0)
-        self.peer = (address[0], address[1])
+        self.peer = address[:2]
         self.outbox = Outbox(
             self.transport.write,
-            # Not at once: it happens while the hub goes through its members.
-            lambda: self._loop.call_soon(self.give_up, CloseReason.SLOW),
+            self._overflow,
             limits=self._options.outbox,
             running_status=self._options.running_status,
         )
@@ -191,7 +175,8 @@ class Link(asyncio.Protocol):
                 find_dead_peers(sock, self._options.dead_peer_timeout)
         except OSError:
             pass  # The peer is gone already, which connection_lost will tell.
-        self.owner = self._make_owner(self)
+        make_owner, self._make_owner = self._make_owner, _NOBODY
+        self.owner = make_owner(self)
         # The backlog belongs in the outbox, which can be counted and bounded: push back at once. At 0
         # asyncio's TLS would push back for ever, and now it still has its handshake to write.
         self._loop.call_soon(partial(self.transport.set_write_buffer_limits, high=1, low=0))
@@ -202,37 +187,14 @@ class Link(asyncio.Protocol):
         if data[0] == _TLS_HANDSHAKE and not self.parser.stats.bytes:
             self.give_up(CloseReason.TLS)
             return
-        self._rest += data
-        if Hold.SHARE not in self._holds:
-            self._read_on()
-
-    def _read_on(self) -> None:
-        """Take this peer's share of what was read. The rest has its turn after everybody else's."""
-        if self.reason is not None:
-            self._rest = b""
-            return
-        # Who is gone cannot be told to wait.
-        if self._holds - ({Hold.SHARE, Hold.FULL} if self._gone else {Hold.SHARE}):
-            return  # `release` has it called again.
-        data, self._rest = self._rest[: self._share], self._rest[self._share :]
-        if self._rest:
-            self.hold(Hold.SHARE)
-            self._loop.call_soon(self._read_on)
-        else:
-            self.release(Hold.SHARE)
-        if data:
-            self._take(data)
-        if self._then is not None and not self._rest:
-            self._then()
+        self._turns.feed(data)
 
     def _take(self, data: bytes) -> None:
-        if self.reason is not None:
-            return
         said, messages = self.parser.joined(data)
-        if self._watchdogs or self._pulse is not None or self.parser.in_sysex or _ACTIVE_SENSING in data:
-            self._watch(data)
+        if self._watch is not None or self.parser.in_sysex or ACTIVE_SENSING in data:
+            self._watched().heard(data)
         if self._options.max_rate is not None:
-            self._spend(self._options.max_rate, messages)
+            self._turns.spend(self._options.max_rate, messages)
         if asides := self.parser.take_asides():
             frames = split_messages(said)
             told = 0
@@ -256,7 +218,8 @@ class Link(asyncio.Protocol):
     def gate_sysex(self, rule: SysexRule | None) -> None:
         """Let only these system exclusive messages pass, both ways. None is all of them."""
         self.sysex = self.outbox.sysex = rule
-        self.outbox.sysex_stopped = partial(self._warn_of_sysex, "to")
+        if rule is not None:
+            self.outbox.sysex_stopped = partial(self._warn_of_sysex, "to")
 
     def _warn_of_sysex(self, way: str) -> None:
         if not self._warned_of_sysex:
@@ -269,11 +232,11 @@ class Link(asyncio.Protocol):
             )
 
     def eof_received(self) -> bool:
-        if self._rest and self.reason is None and not self._is_tls:
+        if self._turns.rest and self.reason is None and not self._is_tls:
             # It has its turns first, and the transport stays until then.
-            self._then = self._end_in_order
+            self._turns.finish(self._end_later)
             return True
-        self._take_rest()
+        self._turns.take_rest()
         # MIDI ports have no use for half a connection: returning False lets the transport close itself.
         self._end_in_order()
         return False
@@ -281,35 +244,34 @@ class Link(asyncio.Protocol):
     def _end_in_order(self) -> None:
         if self._begin_to_end(CloseReason.PEER):
             # It would wait for ever to write what it holds to a peer that does not read.
-            self._timers.append(self._loop.call_later(self._options.close_timeout, self.transport.abort))
-            if self._then is not None:
-                self.transport.close()
+            self._call_later(self._options.close_timeout, self.transport.abort)
+
+    def _end_later(self) -> None:
+        self._end_in_order()
+        self.transport.close()
 
     def pause_writing(self) -> None:
-        self._writable.clear()
         self.outbox.stall()
-        if self._writer_task is None:
-            self._writer_task = self._loop.create_task(
-                self._write_backlog(), name=f"midinet writer {self.peer}"
-            )
-            self._progress_at = self._loop.time()
-            self._look_for_progress()
+        if self._writer is None:
+            self._writer = Writer(self._loop, self, self._options.stall_timeout)
+        else:
+            self._writer.pause()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        if self._writer is not None:
+            self._writer.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
         self.outbox.open = False
-        reason = CloseReason.PEER if self._then is not None else _reason_of(exc)
+        reason = CloseReason.PEER if self._turns.finishing else _reason_of(exc)
         if self.reason is None:
             self.error = exc
-            self._rest += self._rescued()
-        if self.reason is None and self._rest:
-            self._then = partial(self._end, reason)
-            self._loop.call_soon(self._read_on)
-        else:
-            self._end(reason)
+            last = self._rescued()
+            if last or self._turns.rest:
+                self._turns.finish(partial(self._end, reason), last=last, gone=True)
+                return
+        self._end(reason)
 
     def _end(self, reason: CloseReason) -> None:
         """Take the second step, and the first if it was not taken before."""
@@ -318,11 +280,10 @@ class Link(asyncio.Protocol):
         self._begin_to_end(reason)
         self.lost = True
         self.outbox.close()
-        if self._writer_task is not None:
-            self._writer_task.cancel()
-        for timer in (*self._timers, self._progress_timer, self._rate_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._writer is not None:
+            self._writer.stop()
+        for timer in self._timers:
+            timer.cancel()
         self.owner._link_lost()
         self._lost_waiters.wake()
         self._let_go()
@@ -330,10 +291,9 @@ class Link(asyncio.Protocol):
     def _let_go(self) -> None:
         """Refer to nothing any more: in a circle, memory would stay until Python looks for circles."""
         self.outbox.let_go()
-        self.owner = self._make_owner = _Nobody()
-        self._then = self._pulse = self._progress_timer = self._rate_timer = None
-        self._watchdogs.clear()
-        self._timers.clear()
+        self.owner = self._make_owner = _NOBODY
+        self._writer = self._watch = None
+        self._timers = ()
         del self.transport
 
     def _begin_to_end(self, reason: CloseReason) -> bool:
@@ -341,9 +301,10 @@ class Link(asyncio.Protocol):
         if self.reason is not None:
             return False
         self.reason = reason
+        self._turns.stop()
         self.parser.end()
-        for watchdog in (*self._watchdogs.values(), *([self._pulse] if self._pulse else [])):
-            watchdog.stop()
+        if self._watch is not None:
+            self._watch.stop()
         # The owner may still hand over what was sent before.
         self.owner._link_ending()
         self.outbox.open = False
@@ -352,11 +313,6 @@ class Link(asyncio.Protocol):
             # What was left of it is of no interest any more.
             self._loop.call_soon(self._end, reason)
         return True
-
-    def _take_rest(self) -> None:
-        rest, self._rest = self._rest, b""
-        if rest:
-            self._take(rest)
 
     @property
     def _is_tls(self) -> bool:
@@ -388,24 +344,13 @@ class Link(asyncio.Protocol):
     def _tell_slow(self) -> None:
         logger.info("%s is too slow: its backlog gave way", format_address(*self.peer))
 
+    def _overflow(self) -> None:
+        # Not at once: it happens while the hub goes through its members.
+        self._loop.call_soon(self.give_up, CloseReason.SLOW)
+
     # What is watched.
 
-    def _look_for_progress(self) -> None:
-        """Give the peer up when it takes nothing at all for `stall_timeout`."""
-        timeout = self._options.stall_timeout
-        if self._writer_task is None or self.reason is not None or timeout is None:
-            return
-        now = self._loop.time()
-        taken = self._count_taken()
-        if taken != self._taken:
-            self._taken = taken
-            self._progress_at = now
-        elif now - self._progress_at >= timeout:
-            self.give_up(CloseReason.SLOW)
-            return
-        self._progress_timer = self._loop.call_later(timeout / _LOOKS, self._look_for_progress)
-
-    def _count_taken(self) -> int:
+    def count_taken(self) -> int:
         """Bytes that the peer has taken. Where that is not known, those that the system has: when it pushes
         back, the peer took as many, in large steps."""
         taken = acknowledged(self.transport.get_extra_info("socket"))
@@ -413,39 +358,10 @@ class Link(asyncio.Protocol):
             taken = self.outbox.stats.bytes - self.transport.get_write_buffer_size()
         return taken
 
-    def _watch(self, data: bytes) -> None:
-        if self._pulse is not None:
-            self._pings = 0
-            self._pulse.feed()
-        for watchdog in self._watchdogs.values():
-            if watchdog.on:
-                watchdog.feed()
-        if self.parser.in_sysex:
-            self._start(self._sysex_fell_silent, _SYSEX_SILENCE_S)
-        elif self._sysex_fell_silent in self._watchdogs:
-            self._watchdogs[self._sysex_fell_silent].stop()
-        if self.heeds_sensing and _ACTIVE_SENSING in data:
-            self._start(self._fell_silent, _SENSING_S)
-
-    def _start(self, expired: Callable[[], None], seconds: float) -> None:
-        watchdog = self._watchdogs.get(expired)
-        if watchdog is None:
-            watchdog = Watchdog(self._loop, seconds, partial(self._expire, expired))
-            self._watchdogs[expired] = watchdog
-        watchdog.feed()
-
-    def _expire(self, expired: Callable[[], None]) -> None:
-        if self._holds:
-            # It is this side that does not listen.
-            self._watchdogs[expired].feed()
-        else:
-            expired()
-
-    def _sysex_fell_silent(self) -> None:
-        self.parser.abort_sysex()
-
-    def _fell_silent(self) -> None:
-        self.owner._link_fell_silent()
+    def _watched(self) -> Watch:
+        if self._watch is None:
+            self._watch = Watch(self._loop, self)
+        return self._watch
 
     def _answer(self, aside: Aside) -> None:
         if self.reason is not None:
@@ -455,58 +371,30 @@ class Link(asyncio.Protocol):
             self.owner._link_told(aside)
         if self.reason is not None or self.guarded:
             return
-        if self._pulse is None and self._options.dead_peer_timeout is not None:
+        if self._options.dead_peer_timeout is not None:
             # The peer speaks: from now on it can be asked whether it is there.
-            self._pulse = Watchdog(self._loop, self._options.dead_peer_timeout * _PING_SHARE, self._ask)
-            self._pulse.feed()
+            self._watched().ask(self._options.dead_peer_timeout)
         if aside.word == PING:
             self.say(pong(aside.id))
 
-    def _ask(self) -> None:
-        assert self._pulse is not None
-        taken_before, self._taken_when_asked = self._taken_when_asked, self._count_taken()
-        if self._holds or (self.outbox.stalled and self._taken_when_asked != taken_before):
-            # It is this side that does not listen, or the peer is so slow that no ping gets through, but it
-            # takes what it is sent.
-            self._pings = 0
-        elif self._pings == _PINGS - 1:
-            self.give_up(CloseReason.TIMEOUT)
-            return
-        self._pings += 1
-        self._pulse.feed()
-        self.say(ping())
-
-    def _spend(self, rate: float, messages: int) -> None:
-        now = self._loop.time()
-        saved = self._allowance + (now - self._allowed_at) * rate
-        self._allowance = min(saved, self._options.burst) - messages
-        self._allowed_at = now
-        if self._allowance < 0 and Hold.RATE not in self._holds:
-            self.hold(Hold.RATE)
-            self._rate_timer = self._loop.call_later(
-                -self._allowance / rate, partial(self.release, Hold.RATE)
-            )
-
     # What the port calls.
+
+    @property
+    def held(self) -> bool:
+        """Whether its socket is not read for now."""
+        return self._turns.held
 
     def hold(self, why: Hold) -> None:
         """Read no more, until `release` is called for the same reason."""
-        if self.reason is None and self._then is None and not self._holds:
-            self.transport.pause_reading()
-        self._holds.add(why)
+        self._turns.hold(why)
 
     def release(self, why: Hold) -> None:
         """Read on, unless there is another reason not to."""
-        if why in self._holds:
-            self._holds.discard(why)
-            if self.reason is None and self._then is None and not self._holds:
-                self.transport.resume_reading()
-                for watchdog in self._watchdogs.values():
-                    if watchdog.on:
-                        # What the peer said meanwhile is still to be read.
-                        watchdog.feed()
-            elif self._rest and self._holds <= {Hold.SHARE}:
-                self._loop.call_soon(self._read_on)
+        self._turns.release(why)
+
+    def _reads_again(self) -> None:
+        if self._watch is not None:
+            self._watch.reads_again()
 
     def say(self, aside: bytes) -> None:
         """Send an aside, if the peer keeps up; otherwise it would come too late to be of use."""
@@ -521,8 +409,8 @@ class Link(asyncio.Protocol):
             return
         # What still arrives is thrown away, but it has to be read: see the head of this module.
         self.transport.resume_reading()
-        self._timers.append(self._loop.call_later(self._options.close_timeout, self.transport.abort))
-        if self._writer_task is None:
+        self._call_later(self._options.close_timeout, self.transport.abort)
+        if self._writer is None:
             self._finish()
 
     def abort(self) -> None:
@@ -547,15 +435,10 @@ class Link(asyncio.Protocol):
         while self.outbox.stalled and self.reason is None:
             await self._room_waiters.wait()
 
-    # The writer task: it lives while a backlog does, and connection_lost ends it otherwise.
-
-    async def _write_backlog(self) -> None:
-        while True:
-            await self._writable.wait()
-            if not self.outbox.drain(self._loop.time()) and self._writable.is_set():
-                break
+    def _written(self) -> None:
+        """Nothing waits any more."""
         self.outbox.flow()
-        self._writer_task = None
+        self._writer = None
         self._room_waiters.wake()
         if self.reason is CloseReason.LOCAL:
             self._finish()
@@ -566,7 +449,11 @@ class Link(asyncio.Protocol):
                 self.transport.write_eof()
         except OSError:
             pass  # The link broke just now, which connection_lost will tell.
-        self._timers.append(self._loop.call_later(_LINGER_S, self.transport.close))
+        self._call_later(_LINGER_S, self.transport.close)
+
+    def _call_later(self, seconds: float, action: Callable[[], object]) -> None:
+        """Call this in some seconds, unless the connection is over by then."""
+        self._timers += (self._loop.call_later(seconds, action),)
 
     def give_up(self, reason: CloseReason) -> None:
         """End now, for a reason of its own, dropping what is left. Does not wait."""

@@ -25,8 +25,8 @@ from ..errors import CloseReason, ConnectionLost, PortClosed, UsageError
 from ..hub.hub import Hub
 from ..wire.codec import PANIC_FRAMES, RESET_FRAMES, decode, encode
 from .inbox import Inbox
-from .link import Hold
 from .stats import PortStats
+from .turns import Hold
 from .waiters import Waiters
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ class SocketPort:
         # What its hub is, nobody has decided yet.
         self._hub: Hub | None = None
         self._is_adopted = False
-        self._own_inbox = inbox
+        # None once it is adopted: then what it says comes through the server.
+        self._own_inbox: Inbox | None = inbox
         # None while a server relays and nobody reads it.
         self._inbox: Inbox | None = inbox
         self._relays = False
@@ -93,8 +94,8 @@ class SocketPort:
         self._state = PortState.CONNECTED
         self._state_waiters = Waiters()
         self._on_state: Callable[[SocketPort, PortState], object] | None = None
-        # The counts of links that it had before.
-        self._past = PortStats()
+        # The counts of links that it had before, if it had any.
+        self._past: PortStats | None = None
         # Where the blocking twin keeps its way to this port.
         self._outlet: Any = None
         self.peer = link.peer
@@ -169,7 +170,7 @@ class SocketPort:
 
     async def __anext__(self) -> Message:
         # Nearly always there is a message, and then nothing else needs to be asked.
-        if self._spree < FAIR_SPREE and self._inbox is self._own_inbox:
+        if self._spree < FAIR_SPREE and self._own_inbox is not None:
             frame = self._own_inbox.get_nowait()
             if frame is not None:
                 self._spree += 1
@@ -193,7 +194,7 @@ class SocketPort:
     def closed(self) -> bool:
         """Whether the port is at its end: closed here, or gone with everything read that had arrived."""
         reason = self._reason
-        return reason is CloseReason.LOCAL or (reason is not None and not len(self._own_inbox))
+        return reason is CloseReason.LOCAL or (reason is not None and not self._own_inbox)
 
     @property
     def state(self) -> PortState:
@@ -214,7 +215,8 @@ class SocketPort:
     def stats(self) -> PortStats:
         """The counts of this port as they stand, over all connections that it had."""
         stats = PortStats.of(self._link)
-        stats.add(self._past)
+        if self._past is not None:
+            stats.add(self._past)
         return stats
 
     async def close(self) -> None:
@@ -301,14 +303,16 @@ class SocketPort:
                 struck_since=-inf if snapshot == "notes" else inf,
             )
         # What came before anybody wanted it.
-        early = self._own_inbox.take_all()
+        own, self._own_inbox = self._own_inbox, None
+        early = own.take_all() if own is not None else []
         self._link.release(Hold.FULL)
         if early:
             self._link_heard(b"".join(early), len(early))
 
     def _take_link(self, link: Link, struck_since: float) -> None:
         """Go on with another link, and bring its peer to what was sent and is not over."""
-        self._past.add(PortStats.of(self._link))
+        self._past = self.stats
+        self._past.reconnects += 1
         self._link = link
         assert self._hub is not None
         self._hub.join(link.outbox, snapshot=True, struck_since=struck_since)
@@ -328,7 +332,8 @@ class SocketPort:
     def _end(self, reason: CloseReason) -> None:
         if self._reason is None:
             self._reason = reason
-            self._own_inbox.end(self._gone)
+            if self._own_inbox is not None:
+                self._own_inbox.end(self._gone)
             self._change_state(PortState.CLOSED)
 
     @property
@@ -347,11 +352,11 @@ class SocketPort:
             raise self._gone()
 
     def _readable(self) -> Inbox:
-        if self._inbox is not self._own_inbox:
+        if self._own_inbox is None:
             raise UsageError(
                 "the messages of this client come through its server: read the server, or accept()"
             )
-        return self._inbox
+        return self._own_inbox
 
     def _gone(self) -> Exception:
         reason, error = self._reason, self._link.error

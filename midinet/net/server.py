@@ -436,7 +436,7 @@ class PortServer:
     def _port_lost(self, port: SocketPort) -> None:
         self._all.discard(port)
         self._adopted.pop(port, None)
-        if port in self._waiting and not len(port._own_inbox):
+        if port in self._waiting and not port._own_inbox:
             self._waiting.remove(port)
         if port not in self._waiting:
             self._free_place(port)

@@ -62,13 +62,18 @@ class PortStats(DropStats):
             late_clocks=written.late_clocks,
             messages_caught_up=written.caught_up,
             slow_episodes=written.episodes,
-            **{drop.name: getattr(read, drop.name) for drop in fields(DropStats)},
+            **{name: getattr(read, name) for name in _DROPS},
         )
 
     def add(self, other: PortStats) -> None:
         """Add another port's counts to these."""
-        for count in fields(PortStats):
-            setattr(self, count.name, getattr(self, count.name) + getattr(other, count.name))
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+# Thousands of clients are summed up by these.
+_COUNTS = tuple([count.name for count in fields(PortStats)])
+_DROPS = tuple([drop.name for drop in fields(DropStats)])
 
 
 class ClosedConnection(NamedTuple):

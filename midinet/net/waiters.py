@@ -11,12 +11,14 @@ class Waiters:
     __slots__ = ("_futures",)
 
     def __init__(self) -> None:
-        # A dictionary, which keeps the order.
-        self._futures: dict[asyncio.Future[None], None] = {}
+        # A dictionary, which keeps the order. Made when somebody waits: for most idle clients nobody does.
+        self._futures: dict[asyncio.Future[None], None] | None = None
 
     async def wait(self) -> None:
         """Wait for `wake`. Cancelling is safe."""
         future = asyncio.get_running_loop().create_future()
+        if self._futures is None:
+            self._futures = {}
         self._futures[future] = None
         try:
             await future
@@ -25,6 +27,6 @@ class Waiters:
 
     def wake(self) -> None:
         """Wake everybody."""
-        for future in self._futures:
+        for future in self._futures or ():
             if not future.done():
                 future.set_result(None)

@@ -225,6 +225,8 @@ class AsideReader:
         stats: where to count; None for counts of its own.
     """
 
+    __slots__ = ("_text", "stats")
+
     def __init__(self, stats: AsideStats | None = None) -> None:
         self.stats = AsideStats() if stats is None else stats
         # What came since the F7; None while no aside is under way.

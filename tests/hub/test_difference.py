@@ -152,9 +152,9 @@ def test_who_comes_late_is_set_like_the_others_and_sounds_what_is_wanted(items: 
     assert sounding.sounding == expected.sounding
 
 
-# What these instruments cannot tell: whether Local Control On, Poly On and null were said or are so from the
-# start; a second byte of 0, for hardware that still has another one; System Reset; the halt while a song is
-# put elsewhere (page 27).
+# What these instruments cannot tell: whether Local Control On, Poly On, null, and 0 for a parameter were said
+# or are so from the start; a second byte of 0, for hardware that still has another one; System Reset; the
+# halt while a song is put elsewhere (page 27).
 UNTOLD = {
     control(channel, number, value)
     for channel in range(16)
@@ -166,6 +166,7 @@ UNTOLD = {
         (99, 127),
         (100, 127),
         (101, 127),
+        (6, 0),
         (38, 0),
     )
 } | {b"\xff", b"\xfc"}

@@ -46,7 +46,7 @@ class Followed(Transport):
     def __init__(self, max_bytes: int = 100, **limits: object) -> None:
         super().__init__(max_bytes, **limits)  # type: ignore[arg-type]
         self.performance = Performance()
-        self.outbox.follow(self.performance.frozen)
+        self.outbox.follow(lambda _: self.performance.frozen())
 
     def say(self, *frames: bytes, at: float = 0.0) -> None:
         self.performance.observe(b"".join(frames), "somebody", at)

@@ -16,8 +16,8 @@ import pytest
 from mido import Message
 
 from midinet import CloseReason, ConnectionLost, PortServer, SocketPort, connect
-from midinet.net import client, link, listen
-from midinet.net.link import _SENSING_S
+from midinet.net import client, listen, watch
+from midinet.net.watch import _SENSING_S
 from midinet.wire.aside import answer, hello, ping, pong
 from tests.harness.raw import PATIENCE_S, RawListener, RawPeer, until
 from tests.harness.synth import VirtualSynth
@@ -302,8 +302,8 @@ async def test_a_client_does_not_heed_the_active_sensing_that_a_server_passes_on
 
 
 async def test_a_sysex_that_stops_in_the_middle_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert link._SYSEX_SILENCE_S == 10
-    monkeypatch.setattr(link, "_SYSEX_SILENCE_S", 0.05)
+    assert watch._SYSEX_SILENCE_S == 10
+    monkeypatch.setattr(watch, "_SYSEX_SILENCE_S", 0.05)
     async with serving() as server, RawPeer(portno(server)) as peer:
         await peer.send(b"\xf0\x01\x02")
         await until(lambda: server.stats.sysex_aborted == 1)
@@ -313,7 +313,7 @@ async def test_a_sysex_that_stops_in_the_middle_is_given_up(monkeypatch: pytest.
 
 
 async def test_a_sysex_that_is_not_read_does_not_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "_SYSEX_SILENCE_S", 0.05)
+    monkeypatch.setattr(watch, "_SYSEX_SILENCE_S", 0.05)
     async with serving(max_inbox=1) as server, RawPeer(portno(server)) as peer:
         await peer.send(FRAME + b"\xf0\x01")
         await until(lambda: server.stats.bytes_received == 5)

@@ -18,6 +18,7 @@ from mido import Message
 from mido.sockets import connect as mido_connect
 
 import midinet.net.link as link_module
+import midinet.net.watch as watch_module
 from midinet import CloseReason, ConnectError, ConnectionLost, PortServer, UsageError, connect
 from midinet.errors import NotAuthorized, ServerBusy
 from midinet.net import door as door_module
@@ -111,7 +112,7 @@ def test_the_documented_limits() -> None:
     assert DEFAULT_HELLO_TIMEOUT == 5.0
     assert MAX_ASIDE_BYTES == 1024
     assert DEFAULT_MAX_SYSEX == 65536
-    assert link_module._SYSEX_SILENCE_S == 10.0
+    assert watch_module._SYSEX_SILENCE_S == 10.0
     assert door_module._EXHAUSTED_LOG_S == 10.0
     assert door_module._EXHAUSTED_PAUSE_S < 1.0
 
@@ -784,7 +785,7 @@ async def test_a_client_may_close_itself_to_sysex() -> None:
 
 
 async def test_a_sysex_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "_SYSEX_SILENCE_S", 0.05)
+    monkeypatch.setattr(watch_module, "_SYSEX_SILENCE_S", 0.05)
     async with serving() as server, RawPeer(portno(server)) as peer:
         receiver = asyncio.create_task(server.receive())
         await peer.send(b"\xf0\x41\x01")
@@ -796,7 +797,7 @@ async def test_a_sysex_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_slow_sysex_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "_SYSEX_SILENCE_S", 0.3)
+    monkeypatch.setattr(watch_module, "_SYSEX_SILENCE_S", 0.3)
     dump = b"\xf0" + bytes(30) + b"\xf7"
     async with serving() as server, RawPeer(portno(server)) as peer:
         receiver = asyncio.create_task(server.receive())

@@ -280,7 +280,7 @@ async def breaks(stage: Stage) -> None:
         link = stage.server.ports[-1]._link
         transport = link.transport
         link.connection_lost(OSError(113, "No route to host"))
-        link.connection_lost = lambda exc: None  # type: ignore[method-assign]
+        transport.set_protocol(asyncio.Protocol())
         transport.abort()
 
 

@@ -185,7 +185,9 @@ async def stalled(server: PortServer) -> SocketPort:
         while not port._link.outbox.stalled:
             for number in range(128):
                 await server.send(Message("note_on", note=number))
-            await asyncio.sleep(0.25 if port._link.outbox.stalled else 0)
+            await asyncio.sleep(0)
+            if port._link.outbox.stalled:
+                await asyncio.sleep(0.25)
     await server.send(Message("note_on", note=1, channel=1))
     await asyncio.sleep(0)
     return port
