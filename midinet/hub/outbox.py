@@ -212,10 +212,13 @@ class Outbox:
             messages -= refused
         if not self.open:
             stats.dropped += messages
-        elif not self.stalled:
+        elif self.stalled:
+            self._hold(data, messages, now)
+        elif self._running is not None:
             self._hand_over(data, now)
         else:
-            self._hold(data, messages, now)
+            stats.bytes += len(data)
+            self._write(data)
 
     def say(self, aside: bytes) -> None:
         """Send an aside if the peer keeps up. Late, it would be of no use, and it is dropped."""

@@ -106,6 +106,9 @@ class Turns:
 
     def feed(self, data: bytes) -> None:
         """Take this peer's share of what has just been read, unless it had its turn."""
+        if not self._holds and len(data) <= self._share and self._reader is not None:
+            self._reader._take(data)
+            return
         self._rest += data
         if Hold.SHARE not in self._holds:
             self._go_on()

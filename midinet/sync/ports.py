@@ -21,20 +21,15 @@ from mido.ports import BaseIOPort
 
 from ..errors import ConnectionLost, PortClosed, UsageError
 from ..net.client import connect as connect_async
-from ..net.link import Link
 from ..net.port import PortState
 from ..net.port import SocketPort as AsyncSocketPort
 from ..net.server import DEFAULT_BACKLOG
 from ..net.server import PortServer as AsyncPortServer
 from ..net.stats import ClosedConnection, PortStats, ServerStats
-from ..wire.aside import Aside
 from ..wire.codec import decode, encode
 from ..wire.spec import SYSEX
 from .inbox import Outlet, ThreadInbox
 from .portal import Portal, get_portal
-
-# Bytes that are read at once: some 20,000 messages.
-_READ_BYTES = 65536
 
 
 def _look_like_mido(port: BaseIOPort) -> None:
@@ -90,17 +85,6 @@ def _server_outlet(portal: Portal, server: AsyncPortServer) -> Outlet:
     return Outlet(portal, deliver, lambda: None, lambda thing: None)
 
 
-def _read_less(link: Link) -> None:
-    """Have asyncio make less room whenever it reads.
-
-    It makes 256 KiB, most of which it gives back at once. The GNU C library gets as much from the system each
-    time and returns it, which takes 30 to 50 µs in a program with several threads; below 128 KiB it does not.
-    Neither TLS nor uvloop does so, nor has this attribute.
-    """
-    if not link.lost and hasattr(link.transport, "max_size"):
-        link.transport.max_size = _READ_BYTES
-
-
 class _Connect(connect_async):
     """The async connect, with an inbox that any thread can read."""
 
@@ -110,10 +94,6 @@ class _Connect(connect_async):
 
     async def open(self) -> AsyncSocketPort:
         return await self._connect(lambda max_messages: ThreadInbox(self._portal, max_messages))
-
-    def _hand_over(self, link: Link, port: AsyncSocketPort) -> None:
-        _read_less(link)
-        super()._hand_over(link, port)
 
     def _port_lost(self, port: AsyncSocketPort) -> None:
         super()._port_lost(port)
@@ -301,10 +281,6 @@ class _LoopServer(AsyncPortServer):
 
     def _make_inbox(self, *, tagged: bool = False) -> ThreadInbox:
         return ThreadInbox(self._portal, self._options.max_inbox, tagged=tagged)
-
-    def _let_in(self, link: Link, hello: Aside | None) -> AsyncSocketPort:
-        _read_less(link)
-        return super()._let_in(link, hello)
 
     def _begin_close(self) -> None:
         for port in self._all:

@@ -31,11 +31,6 @@ def three_byte_columns(data: bytes) -> Columns | None:
     return columns if len(statuses) == len(seconds) else None
 
 
-def is_three_byte_messages(data: bytes) -> bool:
-    """Whether bytes are whole channel messages of three bytes and nothing else."""
-    return three_byte_columns(data) is not None
-
-
 def channel_columns(data: bytes) -> Columns:
     """Return the columns of bytes that are whole channel messages with their statuses and nothing else."""
     # With a third byte for the two-byte messages, the statuses are every third byte. findall() ends with an

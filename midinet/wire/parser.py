@@ -32,7 +32,7 @@ from mido import Message
 
 from .aside import Aside, AsideReader, AsideStats
 from .codec import decode, decode_channel_messages
-from .columns import is_three_byte_messages
+from .columns import three_byte_columns
 from .spec import (
     COMPLETE_MESSAGE,
     DATA_LENGTHS,
@@ -156,7 +156,7 @@ class Parser:
         """
         data = self._take_in(data)
         whole = len(data) - len(data) % 3
-        if self._sysex is not None or self._aside is not None or not is_three_byte_messages(data[:whole]):
+        if self._sysex is not None or self._aside is not None or three_byte_columns(data[:whole]) is None:
             frames = self._split(data)
             return b"".join(frames), len(frames)
         if whole:
@@ -341,7 +341,7 @@ class Parser:
 
 def split_messages(data: bytes) -> Sequence[bytes]:
     """Return the frames of bytes that are whole messages with their statuses."""
-    if is_three_byte_messages(data):
+    if three_byte_columns(data) is not None:
         return _three_byte_frames(len(data) // 3).unpack(data)
     return _WHOLE_MESSAGE.findall(data)
 

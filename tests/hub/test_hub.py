@@ -18,7 +18,8 @@ class Scene:
 
     def __init__(self, *, release_notes: bool = True) -> None:
         self.flushes_asked = 0
-        self.hub = Hub(self.flush_soon, lambda: 0.0, release_notes=release_notes)
+        self.now = 0.0
+        self.hub = Hub(self.flush_soon, lambda: self.now, release_notes=release_notes)
         self.heard: dict[int, list[bytes]] = {}
         self.outboxes: dict[int, Outbox] = {}
 
@@ -317,3 +318,32 @@ def test_who_stalls_while_it_is_offered_something_has_been_told_that() -> None:
     while outbox.drain(0.0):
         pass
     assert after == [note_on(1), note_off(1) + b"\xb0\x07\x01"]
+
+
+def test_what_a_member_says_after_a_silence_goes_out_at_once_and_what_follows_with_the_turn() -> None:
+    scene = Scene()
+    a = scene.join(0)
+    scene.join(1)
+    scene.now = 1.0
+    scene.publish([frame(1)], origin=a)
+    assert (scene.heard[1], scene.flushes_asked) == ([frame(1)], 0)
+    scene.now = 1.0001
+    scene.publish([frame(2)], origin=a)
+    scene.publish([frame(3)], origin=a)
+    assert (scene.heard[1], scene.flushes_asked) == ([frame(1)], 1)
+    scene.hub.flush()
+    assert scene.heard[1] == [frame(1), frame(2) + frame(3)]
+
+
+def test_what_the_owner_says_waits_for_the_end_of_the_turn_even_after_a_silence() -> None:
+    scene = Scene()
+    a = scene.join(0)
+    scene.now = 1.0
+    scene.publish([frame(1)])
+    scene.publish([frame(2)])
+    # Behind that, in order, what a member says.
+    scene.publish([frame(3)], origin=scene.join(1))
+    assert scene.heard[0] == [frame(1) + frame(2)]
+    scene.hub.flush()
+    assert b"".join(scene.heard[0]) == frame(1) + frame(2) + frame(3)
+    assert a.stats.messages == 3
