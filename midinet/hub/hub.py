@@ -1,8 +1,9 @@
 """Who hears what.
 
 A hub has members, each known by its outbox. `publish` notes what is to be said, and `flush`, once a loop
-turn, says it: joined once, and handed to every member in one piece. Both are plain functions without a
-wait in them, and `Outbox.offer` never waits either, so no member can hold up another.
+turn, says it: joined once, and handed to every member in one piece. What a member says after a silence is
+not kept for that. Both are plain functions without a wait in them, and `Outbox.offer` never waits either, so
+no member can hold up another.
 
     publish(data, 1)               every member hears it: one message, or several joined
     publish(data, 1, origin=a)     every member but a, where it came from
@@ -11,7 +12,8 @@ wait in them, and `Outbox.offer` never waits either, so no member can hold up an
 What each member hears is in the order of the calls, whatever their kind.
 
 The hub's performance is what was said, as of the last flush, so at any time every member has been offered
-exactly that. A member that was told something alone has a performance of its own from then on.
+exactly that. It is noted when all is on its way, or before, when anybody has to know it. A member that was
+told something alone has a performance of its own from then on.
 
 What members that leave still held is let go of once a turn too, for all of them together: a network that
 fails may take hundreds at once, and their notes would be hundreds of writes to each of the others.

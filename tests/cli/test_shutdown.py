@@ -59,7 +59,8 @@ class Listener:
 
 
 def phrase(chance: random.Random) -> bytes:
-    """A few messages that all leave something sounding, held or bent, and a few that end it."""
+    """A few messages that leave something sounding, held or bent, and some that end it: no note is to be struck
+    more often than note-offs are kept count of."""
     channel, value = chance.randrange(3), chance.randrange(128)
     messages = [
         bytes([0x90 | channel, chance.randrange(40, 60), chance.randrange(1, 128)]),
@@ -68,7 +69,7 @@ def phrase(chance: random.Random) -> bytes:
         bytes([0xB0 | channel, chance.choice((64, 66, 67, 69)), chance.choice((0, 127))]),
         bytes([0xE0 | channel, value, chance.randrange(128)]),
     ]
-    return b"".join(chance.choices(messages, weights=(6, 2, 2, 1, 1), k=5))
+    return b"".join(chance.choices(messages, weights=(5, 3, 3, 1, 1), k=5))
 
 
 async def play(peer: RawPeer, chance: random.Random) -> None:
