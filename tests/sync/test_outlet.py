@@ -470,7 +470,9 @@ port = connect("127.0.0.1", int(sys.argv[1]), release_notes=False)
 
 def run(body: str, portno: int) -> subprocess.Popen[str]:
     words = [sys.executable, "-W", "error", "-c", INTERRUPTED + body, str(portno)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # What measures coverage has locks of its own, which an interrupt at any moment leaves locked.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 @contextlib.contextmanager
@@ -537,12 +539,17 @@ def handle(*args):
         other = threading.Thread(target=port.wait_connected)
         other.start()
         other.join()
+    # Not before this one is over: on a slow machine there would be no time for anything else.
+    if not done:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+done = False
 signal.signal(signal.SIGALRM, handle)
-signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+signal.setitimer(signal.ITIMER_REAL, 0.001)
 for number in range(1500):
     port.send(bend(number))
     if number % 3:
         time.sleep(0.0003)
+done = True
 signal.setitimer(signal.ITIMER_REAL, 0)
 port.close()
 print(handled)
@@ -551,5 +558,4 @@ print(handled)
         handled = int(out)
         assert handled > 10
         assert [number for number in got if number >= 0] == list(range(1500))
-        # A handler may be interrupted by the next.
-        assert sorted([number for number in got if number < 0]) == list(range(-1 - handled, -1))
+        assert [number for number in got if number < 0] == list(range(-2, -2 - handled, -1))
