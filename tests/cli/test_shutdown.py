@@ -59,8 +59,8 @@ class Listener:
 
 
 def phrase(chance: random.Random) -> bytes:
-    """A few messages that leave something sounding, held or bent, and some that end it: no note is to be struck
-    more often than note-offs are kept count of."""
+    """A few messages that leave something sounding, held or bent, and some that end it: no note is to be
+    struck more often than note-offs are kept count of."""
     channel, value = chance.randrange(3), chance.randrange(128)
     messages = [
         bytes([0x90 | channel, chance.randrange(40, 60), chance.randrange(1, 128)]),
