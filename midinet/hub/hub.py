@@ -90,7 +90,6 @@ class Hub:
         self._members: dict[Outbox, None] = {}
         self._turn: list[_Said] = []
         self._turn_bytes = 0
-        self._last: _Said | None = None
         # Who left, and has not been let go of towards the others.
         self._gone: list[Outbox | None] = []
         self._performance = Performance()
@@ -204,19 +203,18 @@ class Hub:
         """
         if self._gone:
             self._let_go()
-        last = self._last
-        if last is None:
+        turn = self._turn
+        if not turn:
             now = self._clock()
             if origin is not None and now - self._said_at > _SILENCE_S:
                 self._say([_Said(data, messages, origin, only)], now)
                 return
             self._flush_soon()
-        if last is not None and last.origin is origin and last.only is only:
+        if turn and (last := turn[-1]).origin is origin and last.only is only:
             last.pieces.append(data)
             last.messages += messages
         else:
-            self._last = _Said(data, messages, origin, only)
-            self._turn.append(self._last)
+            turn.append(_Said(data, messages, origin, only))
         self._turn_bytes += len(data)
         if self._turn_bytes >= _MAX_TURN:
             self.flush()
@@ -229,7 +227,7 @@ class Hub:
             self._let_go()
 
     def _flush_turn(self) -> None:
-        turn, self._turn, self._turn_bytes, self._last = self._turn, [], 0, None
+        turn, self._turn, self._turn_bytes = self._turn, [], 0
         if not turn:
             return
         for said in turn:

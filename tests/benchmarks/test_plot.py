@@ -83,8 +83,10 @@ def test_several_panels_share_a_legend_with_every_name_once() -> None:
 
 def test_a_line_without_points_is_no_trouble() -> None:
     # Of who was measured and delivered nothing.
-    parse(Panel("one", [Line("a", Style(BLUE), [])]), Panel("two", [Line("a", Style(BLUE), [])]))
-    parse(Panel("", [Line("a", Style(BLUE), []), line("b", 5_000, 50_000, 500_000)]))
+    nothing = parse(Panel("one", [Line("a", Style(BLUE), [])]), Panel("two", [Line("a", Style(BLUE), [])]))
+    assert list(nothing.iter(f"{SVG}polyline")) == []
+    one = parse(Panel("", [Line("a", Style(BLUE), []), line("b", 5_000, 50_000, 500_000)]))
+    assert len(list(one.iter(f"{SVG}polyline"))) == 1
 
 
 def test_a_logarithmic_axis_ends_at_round_numbers_and_names_powers_of_ten() -> None:
