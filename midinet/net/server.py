@@ -256,11 +256,7 @@ class PortServer:
         while self._spree >= FAIR_SPREE:
             self._spree -= FAIR_SPREE
             await asyncio.sleep(0)
-        if self._closing or not self._started:
-            self._check_open()
-        if self._waiting:
-            self._adopt_waiting()
-        self._hub.publish(frame, 1)
+        self._say(frame, 1)
 
     async def receive(self) -> Any:
         """Wait for the next message of any client and return it, or (port, message) with `yield_ports`.
@@ -503,8 +499,10 @@ class PortServer:
         return open_hub(self._loop, release_notes=self._options.release_notes)
 
     def _say(self, data: bytes, messages: int) -> None:
-        self._check_open()
-        self._adopt_waiting()
+        if self._closing or not self._started:
+            self._check_open()
+        if self._waiting:
+            self._adopt_waiting()
         self._hub.publish(data, messages)
 
     def _decode(self, entry: Any) -> Any:

@@ -145,6 +145,12 @@ def test_whole_messages_pass_through_joined_as_the_same_object() -> None:
     assert Parser().joined(data)[0] is data
 
 
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 64, 1000])
+def test_any_number_of_three_byte_messages_is_split(count: int) -> None:
+    frames = [bytes((0x90 | number % 16, number % 128, number % 127)) for number in range(count)]
+    assert split_messages(b"".join(frames)) == frames
+
+
 @given(st.lists(any_message()))
 def test_whole_messages_come_out_as_from_mido(messages: list[mido.Message]) -> None:
     data = b"".join(bytes(message.bytes()) for message in messages)
