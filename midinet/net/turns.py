@@ -106,7 +106,7 @@ class Turns:
 
     def feed(self, data: bytes) -> None:
         """Take this peer's share of what has just been read, unless it had its turn."""
-        if not self._holds and len(data) <= self._share and self._reader is not None:
+        if not (self._holds or self._rest) and len(data) <= self._share and self._reader is not None:
             self._reader._take(data)
             return
         self._rest += data
@@ -152,7 +152,8 @@ class Turns:
             if self._reader is not None and self._then is None and not self._holds:
                 self._reader.transport.resume_reading()
                 self._reader._reads_again()
-            elif self._rest and self._holds <= {Hold.SHARE}:
+            # Also what uvloop or TLS still delivered after they were told to pause.
+            if self._rest and self._holds <= {Hold.SHARE}:
                 self._loop.call_soon(self._go_on)
 
     def spend(self, rate: float, messages: int) -> None:

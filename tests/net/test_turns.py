@@ -90,6 +90,19 @@ async def test_the_rest_waits_for_whoever_is_full() -> None:
     assert reader.reading
 
 
+async def test_what_still_comes_while_nobody_listens_is_taken_first_afterwards_and_without_more() -> None:
+    for more in (b"", b"\xb0\x07\x01"):
+        reader = Reader()
+        reader.turns.hold(Hold.FULL)
+        reader.turns.feed(NOTE)
+        assert reader.taken == []
+        reader.turns.release(Hold.FULL)
+        if more:
+            reader.turns.feed(more)
+        await asyncio.sleep(0)
+        assert b"".join(reader.taken) == NOTE + more
+
+
 async def test_above_max_rate_it_is_read_later() -> None:
     reader = Reader(max_rate=1000.0, rate_burst=2)
     reader.turns.spend(1000.0, 2)
