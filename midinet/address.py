@@ -1,12 +1,24 @@
-"""Addresses as people write them: host:port, with brackets around an IPv6 address."""
+"""Addresses as people write them: host:port, with brackets around an IPv6 address, or midi://NAME.
+
+`midi://NAME` is a server that has announced itself by that name on the local network. It knows its port
+number by itself, so that its name stands in place of a host, with the port number 0.
+"""
 
 from __future__ import annotations
+
+SCHEME = "midi://"
+
+
+def service_name(host: str) -> str | None:
+    """Return the NAME of midi://NAME, None of any other host."""
+    return host.removeprefix(SCHEME) if host.startswith(SCHEME) else None
 
 
 def parse_address(address: str) -> tuple[str, int]:
     """Split "host:port" into its parts.
 
     "[::1]:8080" is an IPv6 address; ":8080" has the empty host, which for a server is every interface.
+    "midi://NAME" is its own host, and the port is 0.
 
     Returns:
         (host, port number).
@@ -14,6 +26,10 @@ def parse_address(address: str) -> tuple[str, int]:
     Raises:
         ValueError: it is not of that form, or the port is not between 1 and 65535.
     """
+    if (name := service_name(address)) is not None:
+        if not name:
+            raise ValueError(f"{address!r} is no address: a name is missing, as in {SCHEME}stage")
+        return address, 0
     host, colon, port = address.rpartition(":")
     if not colon:
         raise ValueError(f"{address!r} is no address: host:port is expected, as in localhost:8080")
@@ -31,5 +47,7 @@ def parse_address(address: str) -> tuple[str, int]:
 
 
 def format_address(host: str, portno: int) -> str:
-    """Return "host:port", the form that `parse_address` reads."""
+    """Return "host:port", or midi://NAME: the form that `parse_address` reads."""
+    if service_name(host) is not None:
+        return host
     return f"[{host}]:{portno:d}" if ":" in host else f"{host}:{portno:d}"

@@ -53,7 +53,7 @@ def test_what_a_server_a_port_and_a_parser_can_do() -> None:
     assert members(server) == both | {
         *("accept", "ports", "addresses", "name", "relay", "yield_ports", "snapshot", "closed_connections")
     }
-    assert members(midinet.SocketPort) == both | {"state", "wait_connected"}
+    assert members(midinet.SocketPort) == both | {"state", "wait_connected", "ping", "peer_clients"}
     assert members(midinet.Parser()) == {
         *("feed", "frames", "joined", "end", "stats", "max_sysex", "take_asides", "in_sysex", "abort_sysex")
     }

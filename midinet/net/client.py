@@ -13,7 +13,7 @@ from ssl import SSLContext, SSLError
 from types import TracebackType
 from typing import Any
 
-from ..address import format_address
+from ..address import format_address, parse_address
 from ..errors import (
     CloseReason,
     ConnectError,
@@ -84,8 +84,9 @@ class connect:
     token ends the port.
 
     Args:
-        host: a name or an address; every address that the name has is tried in turn.
-        portno: the port number.
+        host: a name or an address; every address that the name has is tried in turn. Or midi://NAME, a
+            server that has announced itself by that name, which needs the extra `discovery`.
+        portno: the port number; None when `host` is a whole address, as in "localhost:8080".
         timeout: how long to try, in seconds; None is for as long as the system does, and with `reconnect`
             for ever. With `reconnect` a server that is not there yet is waited for so long.
         name: what to call oneself; None says nothing. A server that does not answer to it, as mido's, is
@@ -117,7 +118,7 @@ class connect:
     def __init__(
         self,
         host: str,
-        portno: int,
+        portno: int | None = None,
         *,
         timeout: float | None = DEFAULT_CONNECT_TIMEOUT,
         name: str | None = None,
@@ -131,6 +132,8 @@ class connect:
     ) -> None:
         if token is not None:
             check_token(token)
+        if portno is None:
+            host, portno = parse_address(host)
         self._host = host
         self._portno = portno
         self._where = format_address(host, portno)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from ..address import format_address
 from ..errors import CloseReason
 from ..hub.outbox import Outbox
-from ..wire.aside import PING, PONG, Aside, pong
+from ..wire.aside import PING, Aside, pong
 from ..wire.parser import Parser, split_messages
 from .keepalive import find_dead_peers
 from .turns import Hold, Turns
@@ -101,6 +101,7 @@ class Link(asyncio.Protocol):
         "_warned_of_sysex",
         "_watch",
         "_writer",
+        "count_clients",
         "error",
         "guarded",
         "heeds_sensing",
@@ -147,6 +148,8 @@ class Link(asyncio.Protocol):
         self._warned_of_sysex = False
         # Not let in yet: it is told nothing but the answer to its HELLO.
         self.guarded = False
+        # Of a server's: how many clients it has, which a PONG tells.
+        self.count_clients: Callable[[], int] | None = None
         # What came before the peer was let in.
         self.messages_refused = 0
         self._lost_waiters = Waiters()
@@ -296,6 +299,7 @@ class Link(asyncio.Protocol):
         """Refer to nothing any more: in a circle, memory would stay until Python looks for circles."""
         self.outbox.let_go()
         self.owner = self._make_owner = _NOBODY
+        self.count_clients = None
         self._writer = self._watch = None
         self._timers = ()
         del self.transport
@@ -370,7 +374,7 @@ class Link(asyncio.Protocol):
     def _answer(self, aside: Aside) -> None:
         if self.reason is not None:
             return
-        if aside.word not in (PING, PONG):
+        if aside.word != PING:
             # It may be let in by that, or refused.
             self.owner._link_told(aside)
         if self.reason is not None or self.guarded:
@@ -379,7 +383,7 @@ class Link(asyncio.Protocol):
             # The peer speaks: from now on it can be asked whether it is there.
             self._watched().ask(self._options.dead_peer_timeout)
         if aside.word == PING:
-            self.say(pong(aside.id))
+            self.say(pong(aside.id, clients=None if self.count_clients is None else self.count_clients()))
 
     # What the port calls.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import errno
 from collections.abc import Callable, Iterator
 from math import inf
 from types import TracebackType
@@ -23,6 +24,7 @@ from mido import Message
 from ..address import format_address
 from ..errors import CloseReason, ConnectionLost, PortClosed, UsageError
 from ..hub.hub import Hub
+from ..wire.aside import PONG, ping
 from ..wire.codec import PANIC_FRAMES, RESET_FRAMES, decode, encode
 from .inbox import Inbox
 from .stats import PortStats
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 # messages count by the byte, so that for each KiB, half of what a link takes in in one turn, the peers get a
 # turn to take what was sent.
 FAIR_SPREE = 1024
+
+# Seconds. Any answer that takes longer than that says that nobody could play together over it.
+DEFAULT_PING_TIMEOUT = 2.0
 
 
 class PortState(enum.Enum):
@@ -86,7 +91,8 @@ class SocketPort:
         self._own_inbox: Inbox | None = inbox
         # None while a server relays and nobody reads it.
         self._inbox: Inbox | None = inbox
-        self._relays = False
+        # What hears the peer beside who reads it: a server's hub, or what a bridge made; None is nothing.
+        self._relays_to: Hub | None = None
         self._owner = owner
         self._spree = 0
         # Why it is closed; None while it is not.
@@ -96,6 +102,10 @@ class SocketPort:
         self._on_state: Callable[[SocketPort, PortState], object] | None = None
         # The counts of links that it had before, if it had any.
         self._past: PortStats | None = None
+        # Who waits for the answer to a ping, by its id.
+        self._pings: dict[str, asyncio.Future[float]] | None = None
+        self._last_ping = 0
+        self._peer_clients: int | None = None
         # Where the blocking twin keeps its way to this port.
         self._outlet: Any = None
         self.peer = link.peer
@@ -211,6 +221,42 @@ class SocketPort:
             await self._state_waiters.wait()
         self._check_open()
 
+    async def ping(self, timeout: float = DEFAULT_PING_TIMEOUT) -> float:
+        """Ask the peer for an answer and return how long the round trip took, in seconds.
+
+        The question is an aside: no instrument hears it. Peers of midinet answer; mido's ports do not. A
+        server also says how many clients it has, which `peer_clients` then tells. Cancelling is safe.
+
+        Args:
+            timeout: how long to wait for the answer, in seconds.
+
+        Raises:
+            TimeoutError: there was none. It is not asked at all while the peer is too slow to take it.
+            PortClosed, ConnectionLost: the port is closed, or was before the answer came.
+        """
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        if self._pings is None:
+            self._pings = {}
+        self._last_ping += 1
+        number, waiter = str(self._last_ping), loop.create_future()
+        self._pings[number] = waiter
+        asked_at = loop.time()
+        self._link.say(ping(number))
+        try:
+            async with asyncio.timeout(timeout):
+                answered_at: float = await waiter
+        except TimeoutError:
+            raise TimeoutError(errno.ETIMEDOUT, f"{self.name} did not answer within {timeout} s") from None
+        finally:
+            del self._pings[number]
+        return answered_at - asked_at
+
+    @property
+    def peer_clients(self) -> int | None:
+        """How many clients the server had when it answered the last `ping`; None is not known."""
+        return self._peer_clients
+
     @property
     def stats(self) -> PortStats:
         """The counts of this port as they stand, over all connections that it had."""
@@ -247,17 +293,20 @@ class SocketPort:
     # What the link calls.
 
     def _link_heard(self, data: bytes, messages: int) -> None:
-        if self._relays and self._hub is not None:
-            self._hub.publish(data, messages, origin=self._link.outbox)
+        if self._relays_to is not None:
+            self._relays_to.publish(data, messages, origin=self._link.outbox)
         if self._inbox is not None and not self._inbox.put(self, data):
             self._link.hold(Hold.FULL)
 
     def _link_told(self, aside: Aside) -> None:
-        self._owner._port_told(self, aside)
+        if aside.word == PONG:
+            self._hear_pong(aside)
+        else:
+            self._owner._port_told(self, aside)
 
     def _link_fell_silent(self) -> None:
-        if self._hub is not None and self._relays:
-            self._hub.release(self._link.outbox)
+        if self._relays_to is not None:
+            self._relays_to.release(self._link.outbox)
         if self._inbox is not None:
             self._inbox.release(self)
 
@@ -266,6 +315,8 @@ class SocketPort:
         if self._hub is not None:
             # Leaving hands over what was published before.
             self._hub.leave(link.outbox, hears=link.reason is CloseReason.LOCAL)
+        if self._relays_to is not None and self._relays_to is not self._hub and link.release_notes:
+            self._relays_to.release(link.outbox)
         if self._inbox is not None and link.release_notes:
             self._inbox.release(self)
         if self._owner._port_keeps(self):
@@ -295,16 +346,32 @@ class SocketPort:
         self._hub = hub
         self._inbox = inbox
         self._is_adopted = True
-        self._relays = relays
+        self._relays_to = hub if relays else None
         if self._link.reason is None:
             hub.join(
                 self._link.outbox,
                 snapshot=bool(snapshot),
                 struck_since=-inf if snapshot == "notes" else inf,
             )
-        # What came before anybody wanted it.
         own, self._own_inbox = self._own_inbox, None
-        early = own.take_all() if own is not None else []
+        if own is not None:
+            self._pass_on(own)
+
+    def _relay_to(self, hub: Hub) -> None:
+        """Have what the peer says go to a hub that is not the port's own, and no more to its reader."""
+        self._relays_to, self._inbox = hub, None
+        if self._own_inbox is not None:
+            self._pass_on(self._own_inbox)
+
+    def _relay_no_more(self) -> None:
+        """Be read again, after `_relay_to`."""
+        hub, self._relays_to, self._inbox = self._relays_to, None, self._own_inbox
+        if hub is not None and self._link.release_notes:
+            hub.release(self._link.outbox)
+
+    def _pass_on(self, inbox: Inbox) -> None:
+        """Have what came before anybody wanted it heard."""
+        early = inbox.take_all()
         self._link.release(Hold.FULL)
         if early:
             self._link_heard(b"".join(early), len(early))
@@ -323,6 +390,12 @@ class SocketPort:
         assert self._hub is not None
         self._hub.publish(data, messages, only=self._link.outbox if self._is_adopted else None)
 
+    def _hear_pong(self, aside: Aside) -> None:
+        self._peer_clients = aside.clients
+        waiter = (self._pings or {}).get(aside.id or "")
+        if waiter is not None and not waiter.done():
+            waiter.set_result(asyncio.get_running_loop().time())
+
     def _begin_close(self) -> None:
         if self._reason is None and self._state is PortState.RECONNECTING:
             self._end(CloseReason.LOCAL)
@@ -334,6 +407,9 @@ class SocketPort:
             self._reason = reason
             if self._own_inbox is not None:
                 self._own_inbox.end(self._gone)
+            for waiter in (self._pings or {}).values():
+                if not waiter.done():
+                    waiter.set_exception(self._gone())
             self._change_state(PortState.CLOSED)
 
     @property

@@ -143,6 +143,7 @@ class PortServer:
         # Every connection that was let in, those of them that nobody has taken yet, and those that are the
         # server's. Who waits may have gone already, if what it sent has not been read.
         self._all: set[SocketPort] = set()
+        self._count_clients = self._all.__len__
         self._placed: set[SocketPort] = set()
         self._waiting: deque[SocketPort] = deque()
         self._adopted: dict[SocketPort, None] = {}
@@ -381,6 +382,7 @@ class PortServer:
 
     def _let_in(self, link: Link, hello: Aside | None) -> SocketPort:
         port = SocketPort(link, self._make_inbox(), self)
+        link.count_clients = self._count_clients
         if hello is not None and hello.name:
             port.name = hello.name
         self._all.add(port)

@@ -21,7 +21,7 @@ from mido.ports import BaseIOPort
 
 from ..errors import ConnectionLost, PortClosed, UsageError
 from ..net.client import connect as connect_async
-from ..net.port import PortState
+from ..net.port import DEFAULT_PING_TIMEOUT, PortState
 from ..net.port import SocketPort as AsyncSocketPort
 from ..net.server import DEFAULT_BACKLOG
 from ..net.server import PortServer as AsyncPortServer
@@ -118,7 +118,7 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
     def __init__(
         self,
         host: str,
-        portno: int,
+        portno: int | None = None,
         *,
         autoreset: bool = False,
         on_state: Callable[[SocketPort, PortState], object] | None = None,
@@ -261,13 +261,27 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         """
         self._portal.run(self._port.wait_connected())
 
+    def ping(self, timeout: float = DEFAULT_PING_TIMEOUT) -> float:
+        """Ask the peer for an answer and return how long that took, in seconds: see `midinet.SocketPort`.
+
+        Raises:
+            TimeoutError: there was none.
+            ValueError, OSError: the port is closed.
+        """
+        return self._portal.run(self._port.ping(timeout))
+
+    @property
+    def peer_clients(self) -> int | None:
+        """How many clients the server had when it answered the last `ping`; None is not known."""
+        return self._port.peer_clients
+
     @property
     def stats(self) -> PortStats:
         """The counts of this port as they stand, over all connections that it had."""
         return self._port.stats
 
 
-def connect(host: str, portno: int, **options: Any) -> SocketPort:
+def connect(host: str, portno: int | None = None, **options: Any) -> SocketPort:
     """Connect to a MIDI socket port server and return a SocketPort, which see for arguments and errors."""
     return SocketPort(host, portno, **options)
 

@@ -1,8 +1,8 @@
 """Asides: text between messages that every MIDI parser ignores and midinet's ports read.
 
-    F7 MIDINET/1 HELLO            F7 MIDINET/1 200 OK           F7 MIDINET/1 PING
-       Name: stage-left              Name: studio                  Id: 17
-       Authorization: Bearer ...
+    F7 MIDINET/1 HELLO            F7 MIDINET/1 200 OK       F7 MIDINET/1 PING      F7 MIDINET/1 PONG
+       Name: stage-left              Name: studio              Id: 17                 Id: 17
+       Authorization: Bearer ...                                                      Clients: 3
 
 The rules:
 
@@ -58,7 +58,8 @@ _STATUS = re.compile(r"([1-5][0-9][0-9])(?: .*)?")
 # RFC 9110 sections 5.1 and 5.6.2: what a header's name is made of.
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER = re.compile(rf"({_HEADER_NAME.pattern}):(.*)")
-_KNOWN_HEADERS = frozenset({"name", "id"})
+_KNOWN_HEADERS = frozenset({"name", "id", "clients"})
+_COUNT = re.compile(r"[0-9]{1,9}")
 _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
 
 _TOKEN = re.compile(r"[!-~]+")
@@ -97,6 +98,12 @@ class Aside:
     def id(self) -> str | None:
         """What a PONG repeats from its PING, None where there was none."""
         return self.headers.get("id")
+
+    @property
+    def clients(self) -> int | None:
+        """How many clients a server has, None where it did not say, or nothing that could be."""
+        count = self.headers.get("clients", "")
+        return int(count) if _COUNT.fullmatch(count) else None
 
     def __repr__(self) -> str:
         known = {"status": self.status, "name": self.name, "id": self.id}
@@ -155,16 +162,20 @@ def ping(id: str | int | None = None) -> bytes:
     return _encode(PING, {} if id is None else {"Id": str(id)})
 
 
-def pong(id: str | int | None = None) -> bytes:
+def pong(id: str | int | None = None, *, clients: int | None = None) -> bytes:
     """Return the aside that answers a PING.
 
     Args:
         id: that of the PING, as it is in the Aside.
+        clients: of a server, how many clients it has; None says nothing.
 
     Raises:
         ValueError: as for `ping`; never for an id that was read from an aside.
     """
-    return _encode(PONG, {} if id is None else {"Id": str(id)})
+    headers = {} if id is None else {"Id": str(id)}
+    if clients is not None:
+        headers["Clients"] = str(clients)
+    return _encode(PONG, headers)
 
 
 def _encode(first: str, headers: Mapping[str, str]) -> bytes:

@@ -647,3 +647,19 @@ def test_once_an_aside_is_over_messages_are_read_the_fast_way_again(
     # What is left to the slow way is what the fast one could not read.
     monkeypatch.delattr(Parser, "_read_pieces")
     assert parser.frames(NOTE) == [NOTE]
+
+
+@pytest.mark.parametrize(
+    ("written", "clients"),
+    [("3", 3), ("0", 0), ("999999999", 999999999), ("1000000000", None), ("-1", None), ("x", None)],
+)
+def test_a_pong_may_tell_how_many_clients_a_server_has(written: str, clients: int | None) -> None:
+    assert Aside("PONG", headers={"clients": written}).clients == clients
+
+
+def test_what_a_pong_tells_is_read_back() -> None:
+    parser = Parser(asides=True)
+    parser.joined(pong(17, clients=3))
+    ((_, aside),) = parser.take_asides()
+    assert (aside.word, aside.id, aside.clients) == ("PONG", "17", 3)
+    assert parser.stats.aside_headers_unknown == 0
