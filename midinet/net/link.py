@@ -172,14 +172,16 @@ class Link(asyncio.Protocol):
             running_status=self._options.running_status,
         )
         self.outbox.grew_slow = self._tell_slow
-        try:
-            sock = transport.get_extra_info("socket")
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._options.send_buffer)
-            if self._options.dead_peer_timeout is not None:
-                find_dead_peers(sock, self._options.dead_peer_timeout)
-        except OSError:
-            pass  # The peer is gone already, which connection_lost will tell.
+        # None between two ports of one process.
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._options.send_buffer)
+                if self._options.dead_peer_timeout is not None:
+                    find_dead_peers(sock, self._options.dead_peer_timeout)
+            except OSError:
+                pass  # The peer is gone already, which connection_lost will tell.
         if hasattr(transport, "max_size"):
             transport.max_size = _READ_BYTES
         make_owner, self._make_owner = self._make_owner, _NOBODY
@@ -333,9 +335,9 @@ class Link(asyncio.Protocol):
         last notes of a peer that closed while it was being sent something.
         """
         rescued = b""
-        if self._is_tls:
-            return rescued  # Nobody could read it.
         sock = self.transport.get_extra_info("socket")
+        if sock is None or self._is_tls:
+            return rescued  # There is nothing to read it from, or nobody could read it.
         try:
             # The same descriptor and no copy of it: the system may have none left.
             same = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())
@@ -361,7 +363,8 @@ class Link(asyncio.Protocol):
     def count_taken(self) -> int:
         """Bytes that the peer has taken. Where that is not known, those that the system has: when it pushes
         back, the peer took as many, in large steps."""
-        taken = acknowledged(self.transport.get_extra_info("socket"))
+        sock = self.transport.get_extra_info("socket")
+        taken = None if sock is None else acknowledged(sock)
         if taken is None:
             taken = self.outbox.stats.bytes - self.transport.get_write_buffer_size()
         return taken
