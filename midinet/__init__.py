@@ -16,6 +16,7 @@ from .errors import (
     ConnectError,
     ConnectionLost,
     ConnectRefused,
+    DeviceError,
     ListenError,
     MidinetError,
     MissingExtra,
@@ -24,6 +25,7 @@ from .errors import (
     ServerBusy,
     UsageError,
 )
+from .gateways.discovery import Service, ServiceChange, discover
 from .net.client import connect
 from .net.options import LinkOptions
 from .net.port import PortState, SocketPort
@@ -40,6 +42,7 @@ __all__ = [
     "ConnectError",
     "ConnectRefused",
     "ConnectionLost",
+    "DeviceError",
     "LinkOptions",
     "ListenError",
     "MidinetError",
@@ -53,9 +56,12 @@ __all__ = [
     "PortStats",
     "ServerBusy",
     "ServerStats",
+    "Service",
+    "ServiceChange",
     "SocketPort",
     "UsageError",
     "connect",
+    "discover",
     "format_address",
     "parse_address",
     "tls_client_context",

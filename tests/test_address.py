@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midinet import format_address, parse_address
+from midinet.address import service_name
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,10 @@ from midinet import format_address, parse_address
         ("[::1]:8080", ("::1", 8080)),
         ("[fe80::1%eth0]:65535", ("fe80::1%eth0", 65535)),
         (":8080", ("", 8080)),
+        ("midi://stage", ("midi://stage", 0)),
+        ("midi://St. Mary's: left (2)", ("midi://St. Mary's: left (2)", 0)),
+        ("midi://[::1]:8080", ("midi://[::1]:8080", 0)),
+        ("midi://ü", ("midi://ü", 0)),
     ],
 )
 def test_an_address_is_host_and_port(address: str, parts: tuple[str, int]) -> None:
@@ -26,6 +31,8 @@ def test_an_address_is_host_and_port(address: str, parts: tuple[str, int]) -> No
     ("address", "why"),
     [
         ("localhost", "host:port is expected"),
+        ("midi://", "a name is missing"),
+        ("MIDI://stage", "whole number"),
         ("", "host:port is expected"),
         ("::1:8080", "in brackets"),
         ("a:b:1", "in brackets"),
@@ -44,7 +51,14 @@ def test_what_is_no_address_is_refused_with_the_reason(address: str, why: str) -
         parse_address(address)
 
 
-@given(st.text())
+def test_the_name_of_a_server_is_what_stands_after_midi() -> None:
+    assert service_name("midi://stage") == "stage"
+    assert service_name("midi://") == ""
+    assert service_name("midi:/stage") is None
+    assert service_name("localhost") is None
+
+
+@given(st.text() | st.text().map("midi://{}".format))
 def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
     try:
         host, portno = parse_address(text)

@@ -14,7 +14,7 @@ import pytest
 import midinet
 import midinet.sync
 
-EXTRAS = {"typer", "rich", "rtmidi", "uvloop", "click"}
+EXTRAS = {"typer", "rich", "rtmidi", "uvloop", "click", "zeroconf", "ifaddr"}
 
 
 def members(thing: Any) -> set[str]:
@@ -24,14 +24,15 @@ def members(thing: Any) -> set[str]:
 def test_the_public_names() -> None:
     assert set(midinet.__all__) == {
         *("PortServer", "SocketPort", "connect", "Parser", "parse_address", "format_address"),
+        *("discover", "Service", "ServiceChange"),
         *("LinkOptions", "tls_client_context", "tls_server_context"),
         *("PortState", "PortStats", "ServerStats", "ParserStats", "ClosedConnection", "CloseReason"),
         *("MidinetError", "ConnectError", "ConnectRefused", "ListenError", "PortClosed", "ConnectionLost"),
-        *("NotAuthorized", "ServerBusy", "UsageError", "MissingExtra"),
+        *("DeviceError", "NotAuthorized", "ServerBusy", "UsageError", "MissingExtra"),
     }
     assert midinet.__all__ == sorted(midinet.__all__)
     assert set(midinet.sync.__all__) == {
-        *("PortServer", "SocketPort", "connect", "parse_address", "format_address")
+        *("PortServer", "SocketPort", "connect", "discover", "Service", "parse_address", "format_address")
     }
     assert all(hasattr(midinet, name) for name in midinet.__all__)
 
@@ -51,7 +52,8 @@ def test_what_a_server_a_port_and_a_parser_can_do() -> None:
     }
     server = midinet.PortServer("localhost", 0)
     assert members(server) == both | {
-        *("accept", "ports", "addresses", "name", "relay", "yield_ports", "snapshot", "closed_connections")
+        *("accept", "ports", "addresses", "name", "relay", "yield_ports", "snapshot", "closed_connections"),
+        "announced",
     }
     assert members(midinet.SocketPort) == both | {"state", "wait_connected", "ping", "peer_clients"}
     assert members(midinet.Parser()) == {
@@ -59,7 +61,7 @@ def test_what_a_server_a_port_and_a_parser_can_do() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["PortServer", "SocketPort", "connect"])
+@pytest.mark.parametrize("name", ["PortServer", "SocketPort", "connect", "discover"])
 def test_everything_public_is_explained(name: str) -> None:
     for package in (midinet, midinet.sync):
         thing = getattr(package, name)
@@ -100,6 +102,7 @@ SERVER_DEFAULTS = {
     "max_clients": 256,
     "max_clients_per_address": 32,
     "backlog": 1024,
+    "announce": None,
 }
 CONNECT_DEFAULTS = {
     "timeout": 10.0,
@@ -119,6 +122,7 @@ CONNECT_DEFAULTS = {
         (midinet.LinkOptions, LINK_DEFAULTS),
         (midinet.PortServer, SERVER_DEFAULTS),
         (midinet.connect, CONNECT_DEFAULTS),
+        (midinet.discover, {"interfaces": None}),
     ],
 )
 def test_the_defaults(thing: Any, expected: dict[str, Any]) -> None:
@@ -145,7 +149,7 @@ def test_every_setting_of_a_connection_is_explained() -> None:
     assert explained == set(LINK_DEFAULTS)
 
 
-@pytest.mark.parametrize("thing", [midinet.PortServer, midinet.connect])
+@pytest.mark.parametrize("thing", [midinet.PortServer, midinet.connect, midinet.discover])
 def test_every_other_setting_is_among_its_arguments(thing: Any) -> None:
     text = inspect.getdoc(thing) or ""
     for parameter in inspect.signature(thing).parameters:
@@ -205,6 +209,7 @@ def test_the_tree_of_errors() -> None:
         "ConnectError": {"OSError"},
         "ConnectRefused": {"OSError"},
         "ListenError": {"OSError"},
+        "DeviceError": {"OSError"},
         "PortClosed": {"OSError", "ValueError"},
         "ConnectionLost": {"OSError"},
         "UsageError": {"RuntimeError"},

@@ -13,15 +13,18 @@ from ssl import SSLContext, SSLError
 from types import TracebackType
 from typing import Any
 
-from ..address import format_address, parse_address
+from ..address import format_address, parse_address, service_name
 from ..errors import (
     CloseReason,
     ConnectError,
     ConnectRefused,
+    ListenError,
     NotAuthorized,
     ServerBusy,
     UsageError,
 )
+from ..gateways.discovery import Service, find_service
+from ..gateways.mdns import check_service_name, read_interfaces
 from ..hub.outbox import LATE_NOTE_S
 from ..hub.policy import SysexRule
 from ..wire.aside import Aside, hello
@@ -49,6 +52,13 @@ NAME_ANSWER_S = 0.25
 # Seconds that one attempt of many may take. The system would go on for minutes with a host that was away when
 # the attempt began, asking it ever more seldom, and with a server that has stopped, for ever.
 MOST_ATTEMPT_S = 10.0
+
+# Seconds that a server is looked for by its name: twice what an answer may take, so that one may be lost.
+LOOK_UP_S = 3.0
+
+# Seconds that one of several addresses may take which a server has announced, but the last. Some of them may
+# be those of networks that are not here, and nobody says so.
+MOST_ADDRESS_S = 2.0
 
 # Seconds. A connection that ended before, with nothing heard over it, was no success: the server is full, or
 # lets nobody in from here. The times between attempts go on from where they were.
@@ -85,7 +95,9 @@ class connect:
 
     Args:
         host: a name or an address; every address that the name has is tried in turn. Or midi://NAME, a
-            server that has announced itself by that name, which needs the extra `discovery`.
+            server that has announced itself by that name, in any case, on the local network. It is looked up
+            at each attempt, for 3 s at most, and needs the extra `discovery`; see `discover` for the networks
+            that it is looked for on.
         portno: the port number; None when `host` is a whole address, as in "localhost:8080".
         timeout: how long to try, in seconds; None is for as long as the system does, and with `reconnect`
             for ever. With `reconnect` a server that is not there yet is waited for so long.
@@ -94,7 +106,8 @@ class connect:
         token: the token that the server asks for; None shows none. Without `ssl` it is sent to this machine
             alone.
         insecure_token: send the token without TLS, wherever to.
-        ssl: an SSLContext, such as `tls_client_context` makes; None is no TLS.
+        ssl: an SSLContext, such as `tls_client_context` makes; None is no TLS. The certificate of midi://NAME
+            has to be for the host that announces it, as in studio.local.
         reconnect: survive outages.
         reconnect_for: how long an outage may last, in seconds, before the port is closed; None is for ever.
         on_state: called with the port and its new PortState whenever that changes.
@@ -107,9 +120,10 @@ class connect:
         ConnectRefused: nobody listens there.
         NotAuthorized: the server does not accept the token, or asks for one.
         ServerBusy: the server has as many clients as it takes.
-        ConnectError: no connection could be made, or not in time.
+        ConnectError: no connection could be made, or not in time; or nobody is called midi://NAME.
         UsageError: the token would be sent unencrypted beyond this machine.
-        ValueError: a limit is out of range, or the name or token cannot be sent.
+        MissingExtra: midi://NAME is looked for, and zeroconf is not installed.
+        ValueError: a limit is out of range, it is no address, or the name or token cannot be sent.
         TypeError: there is no such option.
 
     Cancelling is safe: no connection is left behind.
@@ -134,6 +148,13 @@ class connect:
             check_token(token)
         if portno is None:
             host, portno = parse_address(host)
+        # Of a server that is looked up, and on which interfaces; None has an address.
+        self._service = service_name(host)
+        if self._service is not None:
+            if portno:
+                raise ValueError(f"{host} knows its port number by itself: leave out {portno}")
+            self._service = check_service_name(self._service)
+            self._interfaces = read_interfaces()
         self._host = host
         self._portno = portno
         self._where = format_address(host, portno)
@@ -215,18 +236,23 @@ class connect:
             raise ConnectError(number, f"cannot connect to {self._where}: {text}") from error
 
     async def _open_any(self) -> Link:
-        # As mido's ports have it, no host is this machine.
-        found = await self._loop.getaddrinfo(self._host or "localhost", self._portno, type=socket.SOCK_STREAM)
+        if self._service is not None:
+            host, found = await self._look_up(self._service)
+        else:
+            # As mido's ports have it, no host is this machine.
+            host = self._host or "localhost"
+            found = await self._loop.getaddrinfo(host, self._portno, type=socket.SOCK_STREAM)
         failure: OSError | None = None
-        for family, kind, protocol, _, address in found:
+        for number, (family, kind, protocol, _, address) in enumerate(found, 1):
             self._check_token_is_safe(str(address[0]))
+            patience = MOST_ADDRESS_S if self._service is not None and number < len(found) else None
             try:
                 sock = socket.socket(family, kind, protocol)
             except OSError as error:
                 failure = failure or error
                 continue
             try:
-                return await self._open_one(sock, address)
+                return await self._open_one(sock, address, host, patience)
             except ConnectError:
                 raise
             except OSError as error:
@@ -235,7 +261,38 @@ class connect:
                     failure = error
         raise failure or OSError(errno.EADDRNOTAVAIL, "it has no address")
 
-    async def _open_one(self, sock: socket.socket, address: Any) -> Link:
+    async def _look_up(self, name: str) -> tuple[str, list[Any]]:
+        """Find a server by its name. Returns its host's name, and its addresses as getaddrinfo has them."""
+        # Before there is no time left: then it can be said who is there.
+        most = math.inf if self._timeout is None else self._timeout / 2
+        try:
+            service = await find_service(name, min(LOOK_UP_S, most), interfaces=self._interfaces)
+        except ListenError as error:
+            raise ConnectError(error.errno, error.strerror) from error
+        self._heed(service)
+        found = []
+        for address, portno in service.addresses:
+            # Numbers alone, which takes no time.
+            found += socket.getaddrinfo(
+                address, portno, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+            )
+        return service.host, found
+
+    def _heed(self, service: Service) -> None:
+        """See whether a server asks for more than there is to show. That it asks for less changes nothing."""
+        if service.tls and self._ssl is None:
+            raise ConnectError(errno.EPROTO, f"{self._where} asks for TLS: give ssl=...")
+        if service.token and not self._has_token:
+            raise NotAuthorized(errno.EACCES, f"{self._where} asks for a token")
+
+    async def _open_one(self, sock: socket.socket, address: Any, host: str, patience: float | None) -> Link:
+        """Connect to one address.
+
+        Args:
+            host: whom a certificate has to be for.
+            patience: how long it may take until somebody is there, in seconds; None is as long as the system
+                waits.
+        """
         links: list[Link] = []
 
         def made(link: Link) -> _Greeting:
@@ -245,12 +302,16 @@ class connect:
 
         try:
             sock.setblocking(False)
-            await self._loop.sock_connect(sock, address)
+            try:
+                async with asyncio.timeout(patience):
+                    await self._loop.sock_connect(sock, address)
+            except TimeoutError:
+                raise OSError(errno.ETIMEDOUT, f"no answer from {address[0]}") from None
             await self._loop.create_connection(
                 partial(Link, self._loop, self._options, made),
                 sock=sock,
                 ssl=self._ssl,
-                server_hostname=(self._host or "localhost") if self._ssl is not None else None,
+                server_hostname=host if self._ssl is not None else None,
                 ssl_shutdown_timeout=self._options.close_timeout if self._ssl is not None else None,
             )
             link = links[0]

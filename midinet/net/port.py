@@ -369,6 +369,14 @@ class SocketPort:
         if hub is not None and self._link.release_notes:
             hub.release(self._link.outbox)
 
+    def _fill(self, inbox: Inbox) -> None:
+        """Have what the peer says go to another inbox, and be read from that."""
+        own, self._own_inbox, self._inbox = self._own_inbox, inbox, inbox
+        if own is not None:
+            self._pass_on(own)
+        if self._reason is not None:
+            inbox.end(self._gone)
+
     def _pass_on(self, inbox: Inbox) -> None:
         """Have what came before anybody wanted it heard."""
         early = inbox.take_all()
@@ -381,6 +389,8 @@ class SocketPort:
         self._past = self.stats
         self._past.reconnects += 1
         self._link = link
+        # A server that is found by its name may be elsewhere by now.
+        self.peer = link.peer
         assert self._hub is not None
         self._hub.join(link.outbox, snapshot=True, struck_since=struck_since)
         self._change_state(PortState.CONNECTED)

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mido import Message
 
-from ..address import format_address
+from ..address import format_address, service_name
 from ..errors import CloseReason, PortClosed, UsageError
+from ..gateways.announcement import Announcement
+from ..gateways.mdns import need_zeroconf
 from ..hub.hub import Hub
 from ..wire.aside import HELLO, Aside, answer
 from ..wire.codec import PANIC_FRAMES, RESET_FRAMES, decode, encode
@@ -30,6 +32,7 @@ from .access import (
     Crowd,
     Network,
     Tokens,
+    is_loopback,
 )
 from .door import DEFAULT_HELLO_TIMEOUT, Access, Door, Visitor
 from .inbox import Inbox
@@ -82,14 +85,22 @@ class PortServer:
         max_clients: the most clients at once.
         max_clients_per_address: the most of them from one address; loopback is exempt.
         backlog: how many connections may wait in the system to be accepted.
+        announce: the name by which clients on the local network find it, as in `connect("midi://stage")`:
+            1 to 63 bytes of UTF-8. It takes the extra `discovery`, and two or three seconds in the
+            background; `announced` then tells the name, which has a number if somebody else had it. The
+            environment variable MIDINET_INTERFACES limits it to the interfaces with these addresses,
+            separated by commas. None announces nothing, and so does a server that only this machine can
+            reach.
         options: the settings of each connection, one by one, as `LinkOptions` lists them.
 
     Raises, when it is started:
         ListenError: the address is in use, not this machine's, or not permitted.
         UsageError: tokens would be sent unencrypted beyond this machine.
+        MissingExtra: it is to be announced, and zeroconf is not installed.
 
     Raises, when it is made:
-        ValueError: a limit is out of range, or there is something in `allow` or `tokens` that cannot be.
+        ValueError: a limit is out of range, there is something in `allow` or `tokens` that cannot be, the
+            host is midi://NAME, or `announce` is no such name.
         TypeError: there is no such option.
     """
 
@@ -109,8 +120,11 @@ class PortServer:
         max_clients: int = DEFAULT_MAX_CLIENTS,
         max_clients_per_address: int = DEFAULT_MAX_CLIENTS_PER_ADDRESS,
         backlog: int = DEFAULT_BACKLOG,
+        announce: str | None = None,
         **options: Any,
     ) -> None:
+        if (name := service_name(host)) is not None:
+            raise ValueError(f"a server listens on a host and a port; announce={name!r} gives it a name")
         if snapshot not in (True, False, "notes"):
             raise ValueError(f"snapshot must be True, False or 'notes', not {snapshot!r}")
         if hello_timeout <= 0:
@@ -135,6 +149,9 @@ class PortServer:
         # A relay keeps messages for a reader only once there is one.
         self._is_read = not relay
         self._door: Door | None = None
+        self._announcement: Announcement | None = None
+        if announce is not None:
+            self._announcement = Announcement(announce, tls=ssl is not None, token=tokens is not None)
         self._started = False
         self._closing = False
         self._stop_task: asyncio.Task[None] | None = None
@@ -160,6 +177,8 @@ class PortServer:
             raise self._closed_error()
         if self._started:
             raise UsageError(f"the server {self.name} was started before")
+        if self._announcement is not None:
+            need_zeroconf()
         self._started = True
         self._loop = asyncio.get_running_loop()
         self._hub = self._make_hub()
@@ -176,6 +195,11 @@ class PortServer:
             # It was closed meanwhile.
             self._stop_listening()
             raise self._closed_error()
+        if self._announcement is not None:
+            if all(is_loopback(address) for address, _ in self.addresses):
+                logger.info("%s is not announced: only this machine can reach it", self.name)
+            else:
+                self._announcement.start(self.addresses)
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:
@@ -219,7 +243,11 @@ class PortServer:
             self._stop_task = self._loop.create_task(self._stop(self._door), name="midinet server stop")
 
     async def _stop(self, door: Door) -> None:
+        if self._announcement is not None:
+            self._announcement.begin_close()
         await door.close()
+        if self._announcement is not None:
+            await self._announcement.wait_closed()
         self._is_stopped = True
         self._tell_closed()
 
@@ -355,6 +383,11 @@ class PortServer:
         return self._closing
 
     @property
+    def announced(self) -> str | None:
+        """By which name it is announced on the local network; None while or where it is not."""
+        return None if self._announcement is None else self._announcement.name
+
+    @property
     def stats(self) -> ServerStats:
         """The counts of the server as they stand."""
         stats = ServerStats(
@@ -483,6 +516,10 @@ class PortServer:
             for port in self._adopted:
                 port._inbox = self._inbox
         self._adopt_waiting()
+
+    def _fill(self, inbox: Inbox) -> None:
+        """Have what clients say go to another inbox. To be called before it is started."""
+        self._inbox, self._is_read = inbox, True
 
     def _accept_nowait(self) -> SocketPort | None:
         self._check_open()

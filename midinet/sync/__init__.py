@@ -14,6 +14,16 @@ serves all of them; it starts with the first port. What differs from mido's port
 """
 
 from ..address import format_address, parse_address
+from ..gateways.discovery import Service
+from .discovery import discover
 from .ports import PortServer, SocketPort, connect
 
-__all__ = ["PortServer", "SocketPort", "connect", "format_address", "parse_address"]
+__all__ = [
+    "PortServer",
+    "Service",
+    "SocketPort",
+    "connect",
+    "discover",
+    "format_address",
+    "parse_address",
+]

@@ -32,7 +32,7 @@ from .inbox import Outlet, ThreadInbox
 from .portal import Portal, get_portal
 
 
-def _look_like_mido(port: BaseIOPort) -> None:
+def look_like_mido(port: BaseIOPort) -> None:
     """Give a port what mido's own code reaches for in ports, IOPort's for one. It stays unused here."""
     port._messages = deque()
     port._lock = threading.RLock()
@@ -64,7 +64,9 @@ def _own(portal: Portal, port: AsyncSocketPort) -> None:
             return None  # What is written may differ from the message.
         if transport.get_write_buffer_size():
             return None  # As long as the peer is slow, and what waits in the outbox waits for that.
-        descriptor: int = transport.get_extra_info("socket").fileno()
+        if (sock := transport.get_extra_info("socket")) is None:
+            return None  # Of a pair in this process, which only its loop may touch.
+        descriptor: int = sock.fileno()
         return descriptor
 
     port._outlet = Outlet(portal, deliver, lambda: port._link.room(), socket)
@@ -137,15 +139,26 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
 
         async def open_port() -> AsyncSocketPort:
             port = await _Connect(portal, host, portno, **options).open()
-            _own(portal, port)
-            if not port._is_over:
-                portal.opened[port] = partial(port._outlet.close, port)
             # Here, so that it is whole before anybody is told of its state.
-            self._wrap(portal, port)
+            self._take(portal, port)
             return port
 
         self.autoreset = autoreset
         portal.run(open_port())
+
+    @classmethod
+    def _around(cls, portal: Portal, port: AsyncSocketPort) -> SocketPort:
+        """On the loop: the wrapper of a port that is nobody else's."""
+        wrapper = cls.__new__(cls)
+        wrapper.autoreset = False
+        wrapper._take(portal, port)
+        return wrapper
+
+    def _take(self, portal: Portal, port: AsyncSocketPort) -> None:
+        _own(portal, port)
+        if not port._is_over:
+            portal.opened[port] = partial(port._outlet.close, port)
+        self._wrap(portal, port)
 
     @classmethod
     def _accepted(cls, server: PortServer, port: AsyncSocketPort) -> SocketPort:
@@ -166,14 +179,13 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         return wrapper
 
     def _wrap(self, portal: Portal, port: AsyncSocketPort) -> None:
-        _look_like_mido(self)
+        look_like_mido(self)
         self._portal = portal
         self._port = port
         self._inbox = cast(ThreadInbox, port._own_inbox)
         self._server: PortServer | None = None
         self._owned = True
         self.name = port.name
-        self.peer = port.peer
 
     def send(self, message: Message) -> None:
         """Send a message to the peer.
@@ -271,6 +283,11 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         return self._portal.run(self._port.ping(timeout))
 
     @property
+    def peer(self) -> tuple[str, int]:
+        """(address, port number) of the other end."""
+        return self._port.peer
+
+    @property
     def peer_clients(self) -> int | None:
         """How many clients the server had when it answered the last `ping`; None is not known."""
         return self._port.peer_clients
@@ -333,7 +350,7 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         autoreset: bool = False,
         **options: Any,
     ) -> None:
-        _look_like_mido(self)
+        look_like_mido(self)
         self._portal = portal = get_portal()
         self._wrappers: weakref.WeakValueDictionary[AsyncSocketPort, SocketPort] = (
             weakref.WeakValueDictionary()
@@ -440,6 +457,11 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
     def closed(self) -> bool:
         """Whether the server has been closed."""
         return self._server.closed
+
+    @property
+    def announced(self) -> str | None:
+        """By which name it is announced on the local network; None while or where it is not."""
+        return self._server.announced
 
     @property
     def stats(self) -> ServerStats:
