@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
+import importlib.util
+import itertools
+import json
 import os
 import queue
 import signal
@@ -12,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +24,13 @@ import mido.sockets
 import pytest
 from mido import Message
 
+from tests.harness.needs import need
+from tests.harness.screen import Screen
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("two_line_server", "client", "send_to_all", "listen", "accept", "accept_many", "stay_connected")
+# How midinet lives in other programs, each of its own kind.
+RECIPES = {"sync": ["tkinter_keys"], "asyncio": ["aiohttp_hub"]}
 
 # Seconds that anything here is waited for: far more than it takes, for machines that are busy.
 PATIENCE_S = 30.0
@@ -33,9 +42,10 @@ NOTE_OFF = Message("note_off", note=60)
 class Program:
     """An example that runs, and the lines it prints."""
 
-    def __init__(self, path: Path, address: str) -> None:
+    def __init__(self, path: Path, *arguments: str, **environment: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(path), address],
+            [sys.executable, str(path), *arguments],
+            env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -114,19 +124,27 @@ def own_address(port: Any) -> str:
     return f"{host}:{portno}"
 
 
+def free_portno() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        portno: int = sock.getsockname()[1]
+        return portno
+
+
 class Stage:
     """What a test has started, ended with it."""
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self._directory = directory
         self._stack = stack
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.portno: int = sock.getsockname()[1]
+        # A shell starts its background jobs with Ctrl-C ignored, and their children inherit that.
+        stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+        self.portno = free_portno()
 
-    def run(self, name: str) -> Program:
+    def run(self, name: str, *arguments: str, **environment: str) -> Program:
         """Start an example."""
-        program = Program(self._directory / f"{name}.py", f"127.0.0.1:{self.portno}")
+        address = f"127.0.0.1:{self.portno}"
+        program = Program(self._directory / f"{name}.py", address, *arguments, **environment)
         self._stack.callback(program.end)
         return program
 
@@ -160,14 +178,33 @@ class Stage:
 @pytest.fixture(params=["sync", "asyncio"])
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     with ExitStack() as stack:
-        # A shell starts its background jobs with Ctrl-C ignored, and their children inherit that.
-        stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
         yield Stage(EXAMPLES / request.param, stack)
 
 
-def test_there_is_a_blocking_and_an_async_version_of_each() -> None:
-    for directory in ("sync", "asyncio"):
-        assert sorted(path.stem for path in (EXAMPLES / directory).glob("*.py")) == sorted(NAMES)
+@pytest.fixture
+def web_stage() -> Iterator[Stage]:
+    need(importlib.util.find_spec("aiohttp"), "the package aiohttp")
+    with ExitStack() as stack:
+        yield Stage(EXAMPLES / "asyncio", stack)
+
+
+@pytest.fixture
+def window_stage() -> Iterator[Stage]:
+    need(importlib.util.find_spec("_tkinter"), "tkinter (Debian: apt-get install python3-tk)")
+    with ExitStack() as stack:
+        yield Stage(EXAMPLES / "sync", stack)
+
+
+def test_there_is_a_blocking_and_an_async_version_of_each_but_the_recipes() -> None:
+    for directory, recipes in RECIPES.items():
+        found = sorted(path.stem for path in (EXAMPLES / directory).glob("*.py"))
+        assert found == sorted([*NAMES, *recipes])
+
+
+def test_the_list_of_examples_has_all_of_them() -> None:
+    listed = (EXAMPLES / "README.md").read_text()
+    for name in itertools.chain(NAMES, *RECIPES.values()):
+        assert f"`{name}.py`" in listed
 
 
 @pytest.mark.parametrize(
@@ -282,3 +319,161 @@ def test_accept_many_looks_after_all_clients_at_once(stage: Stage, leave: Callab
     second.send(NOTE_OFF)
     assert program.line() == f"{own_address(second)} sent {NOTE_OFF}"
     assert program.interrupt() == (0, [])
+
+
+# The recipes.
+
+
+class Page:
+    """The web page of an example, asked without a browser."""
+
+    def __init__(self, portno: int) -> None:
+        self._portno = portno
+
+    def ask(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+        """Return the status and the text of an answer."""
+        connection = http.client.HTTPConnection("localhost", self._portno, timeout=PATIENCE_S)
+        try:
+            form = {"Content-Type": "application/x-www-form-urlencoded"}
+            connection.request(method, path, body, form)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def held(self) -> list[int]:
+        return list(json.loads(self.ask("GET", "/held")[1])["held"])
+
+    def wait_for_held(self, notes: list[int]) -> None:
+        until(lambda: True if self.held() == notes else None)
+
+
+def run_web_program(stage: Stage) -> tuple[Program, Page]:
+    portno = free_portno()
+    program = stage.run("aiohttp_hub", str(portno))
+    line = program.line()
+    assert line is not None
+    assert f"http://localhost:{portno}" in line, program.wait()
+    return program, Page(portno)
+
+
+def test_aiohttp_hub_shows_what_is_held_and_plays_notes(web_stage: Stage) -> None:
+    program, page = run_web_program(web_stage)
+    player, listener = web_stage.connect(program), web_stage.connect(program)
+    assert page.held() == []
+    assert "<title>midinet</title>" in page.ask("GET", "/")[1]
+    player.send(NOTE_ON)
+    assert hear(listener, 1) == [NOTE_ON]
+    page.wait_for_held([60])
+    assert page.ask("POST", "/play", "note=64") == (204, "")
+    assert [message.note for message in hear(listener, 2)] == [64, 64]
+    assert [message.type for message in hear(player, 2)] == ["note_on", "note_off"]
+    for wrong in ("note=128", "note=C", "", "note="):
+        assert page.ask("POST", "/play", wrong)[0] == 400
+    hang_up(player)
+    assert hear(listener, 1) == [NOTE_OFF]
+    page.wait_for_held([])
+    assert program.interrupt()[0] == 0
+
+
+def test_aiohttp_hub_lets_go_of_every_note_when_it_ends(web_stage: Stage) -> None:
+    program, page = run_web_program(web_stage)
+    player, listener = web_stage.connect(program), web_stage.connect(program)
+    player.send(NOTE_ON)
+    assert hear(listener, 1) == [NOTE_ON]
+    answers: queue.Queue[tuple[int, str]] = queue.Queue()
+    poster = threading.Thread(target=lambda: answers.put(page.ask("POST", "/play", "note=64")))
+    poster.start()
+    # The note of this request sounds still when the program is asked to end.
+    assert [message.type for message in hear(listener, 1)] == ["note_on"]
+    status, printed = program.interrupt()
+    poster.join()
+    assert (status, [line for line in printed if "Press CTRL+C" not in line]) == (0, [])
+    assert answers.get_nowait() == (204, "")
+    assert sorted(message.note for message in hear(listener, 2) if message.type == "note_off") == [60, 64]
+
+
+WHITE, ORANGE = (255, 255, 255), (255, 165, 0)
+
+# A line of pixels that crosses all keys.
+ACROSS = 60
+
+
+def find_keys(screen: Screen) -> list[int] | None:
+    """Where the keys are, once they are there: the middle of each, in pixels from the left."""
+    middles, left = [], 0
+    for colour, pixels in itertools.groupby(screen.row(ACROSS)):
+        width = len(list(pixels))
+        if colour == WHITE:
+            middles.append(left + width // 2)
+        left += width
+    return middles if len(middles) == 8 else None
+
+
+def run_window(stage: Stage, screen: Screen) -> tuple[Program, Any, list[int]]:
+    server = stage.listen()
+    program = stage.run("tkinter_keys", DISPLAY=screen.display)
+    port = stage.accept(server)
+    return program, port, until(lambda: find_keys(screen))
+
+
+def lit(screen: Screen, keys: list[int]) -> list[int]:
+    """Which keys are lit, by their numbers."""
+    row = screen.row(ACROSS)
+    return [number for number, key in enumerate(keys) if row[key] == ORANGE]
+
+
+def test_tkinter_keys_light_up_with_what_is_heard_and_play(window_stage: Stage) -> None:
+    with Screen() as screen:
+        program, port, keys = run_window(window_stage, screen)
+
+        def wait_for_lit(wanted: list[int]) -> None:
+            until(lambda: True if lit(screen, keys) == wanted else None)
+
+        # C and E, and one for which there is no key.
+        for note in (60, 64, 61):
+            port.send(Message("note_on", note=note))
+        wait_for_lit([0, 2])
+        port.send(Message("note_on", note=60, velocity=0))
+        port.send(Message("note_off", note=64))
+        wait_for_lit([])
+        screen.press(keys[1], ACROSS)
+        wait_for_lit([1])
+        assert hear(port, 1) == [Message("note_on", note=62)]
+        screen.release()
+        wait_for_lit([])
+        assert hear(port, 1) == [Message("note_off", note=62)]
+        # A key that is held down is let go.
+        screen.press(keys[0], ACROSS)
+        assert hear(port, 1) == [Message("note_on", note=60)]
+        assert program.interrupt() == (0, [])
+        assert hear(port, 1) == [NOTE_OFF]
+
+
+def test_tkinter_keys_ends_when_its_server_does(window_stage: Stage) -> None:
+    with Screen() as screen:
+        program, port, _ = run_window(window_stage, screen)
+        hang_up(port)
+        assert program.wait() == (0, [])
+
+
+def test_tkinter_keys_stays_alive_in_a_flood(window_stage: Stage) -> None:
+    with Screen() as screen:
+        program, port, keys = run_window(window_stage, screen)
+        stopped = threading.Event()
+
+        def flood() -> None:
+            with suppress(OSError):
+                while not stopped.is_set():
+                    port._socket.sendall(bytes((0x90, 61, 1)) * 1000)
+
+        player = threading.Thread(target=flood)
+        player.start()
+        try:
+            screen.press(keys[3], ACROSS)
+            assert hear(port, 1) == [Message("note_on", note=65)]
+            until(lambda: True if lit(screen, keys) == [3] else None)
+        finally:
+            stopped.set()
+            program.end()
+            player.join()
