@@ -1,9 +1,12 @@
-"""Who may connect to whom, in the words of the command line: TLS files, tokens, names.
+"""Who may connect to whom, in the words of the command line: TLS files, tokens, names, devices.
 
 The options of a connection are written down once, in `_read_target`, and `connecting` gives them to every
 verb that connects.
 
 Rules:
+
+- What reads as an address is a server: HOST:PORT, where no host has a space in it, or midi://NAME. For a verb
+  that takes devices, everything else is a port of this machine, and so is whatever --api stands beside.
 
 - A token is never printed, and never in an error. It may come from three places, of which the command line is
   the worst: whoever may list the processes of a machine can read their arguments there.
@@ -18,21 +21,25 @@ import inspect
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from ssl import SSLContext
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import PortClosed, UsageError
+from ..address import parse_address, service_name
+from ..errors import DeviceError, MissingExtra, PortClosed, UsageError
 from ..net.access import check_token
 from ..net.client import connect
 from ..net.port import PortState, SocketPort
 from ..net.tls import tls_client_context, tls_server_context
-from .common import Complaint, read_address
+from .common import Complaint, read_address, tell
+
+if TYPE_CHECKING:
+    from ..gateways.hardware import Bridge
 
 TOKEN_VARIABLE = "MIDINET_TOKEN"
 
@@ -91,25 +98,84 @@ class Target:
                 )
 
 
-def connecting(address_help: str) -> Callable[[Command], Command]:
+@dataclass(frozen=True)
+class DeviceTarget:
+    """A hardware or virtual MIDI port of this machine.
+
+    Attributes:
+        name: of the port, or a part that only one has.
+        api: the MIDI system; None is the first that is there.
+    """
+
+    name: str
+    api: str | None = None
+
+    @asynccontextmanager
+    async def connect(self, *, listens: bool = False) -> AsyncIterator[SocketPort]:
+        """Open the device, and close it at the end of the block.
+
+        A device that is unplugged is waited for, and what it held is let go; both are told on standard error.
+
+        Args:
+            listens: open its input, and not its output.
+
+        Raises:
+            Complaint: there is no such device, or it cannot be opened; and what an address looks like.
+            DeviceError: the same, where --api left no doubt that a device was meant.
+        """
+        from ..gateways.hardware import open_port
+
+        was_up = True
+
+        def tell_change(bridge: Bridge) -> None:
+            nonlocal was_up
+            is_up = any(device.is_up for device in bridge.devices)
+            if is_up != was_up:
+                tell(f"{self.name} is back" if is_up else f"{self.name} is gone; it is waited for")
+            was_up = is_up
+
+        async with AsyncExitStack() as stack:
+            way = {"input": listens, "output": not listens}
+            device = open_port(self.name, api=self.api, on_change=tell_change, **way)
+            try:
+                port = await stack.enter_async_context(device)
+            except (DeviceError, MissingExtra) as error:
+                if self.api is not None:
+                    raise
+                raise Complaint(
+                    f"{error} (a server would be HOST:PORT, with a port from 1 to 65535, or midi://NAME)"
+                ) from None
+            port.name = self.name
+            yield port
+
+
+def connecting(
+    address_help: str, *, devices: Literal["input", "output"] | None = None
+) -> Callable[[Command], Command]:
     """Give a verb the argument HOST:PORT and the options of a connection, in place of its first parameter.
 
     Args:
         address_help: what is at that address, for the verb's help.
+        devices: it takes ports of this machine of this kind too. The argument is then called TARGET, and the
+            parameter is a `DeviceTarget` where it names one. None is servers alone.
     """
 
     def decorate(command: Command) -> Command:
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        reader = _read_target if devices is None else _read_target_or_device
         address, *shared = inspect.signature(_read_target, eval_str=True).parameters.values()
-        shown = Annotated[str, typer.Argument(metavar="HOST:PORT", help=address_help)]
+        shown = typer.Argument(metavar="HOST:PORT", help=address_help)
+        if devices is not None:
+            shared.append(inspect.signature(_read_target_or_device, eval_str=True).parameters["api"])
+            shown = typer.Argument(metavar="TARGET", help=address_help, autocompletion=_completion(devices))
 
         @wraps(command)
         def with_target(**given: Any) -> None:
             of_target = {one.name: given.pop(one.name) for one in (address, *shared)}
-            command(_read_target(**of_target), **given)
+            command(reader(**of_target), **given)
 
         # typer reads this, and not the parameters that the function really has.
-        parameters = (address.replace(annotation=shown), *own, *shared)
+        parameters = (address.replace(annotation=Annotated[str, shown]), *own, *shared)
         with_target.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
         )
@@ -117,6 +183,17 @@ def connecting(address_help: str) -> Callable[[Command], Command]:
         return with_target
 
     return decorate
+
+
+def _completion(kind: Literal["input", "output"]) -> Callable[[typer.Context, str], list[str]]:
+    """What completes a word to the ports of this machine, which are looked for then only."""
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        from .ports import complete_input, complete_output
+
+        return (complete_input if kind == "input" else complete_output)(context, incomplete)
+
+    return complete
 
 
 def _read_target(
@@ -161,6 +238,45 @@ def _read_target(
     if tokens is not None:
         keywords |= {"token": tokens[0], "insecure_token": insecure_token}
     return Target(host, portno, keywords)
+
+
+def _read_target_or_device(
+    address: str,
+    api: Annotated[
+        str | None,
+        typer.Option(
+            "--api",
+            metavar="API",
+            help="The MIDI system of this machine, by name: alsa, jack, coremidi or winmm. Without it, the "
+            "first that is there; with it, TARGET is a port of this machine whatever it looks like.",
+        ),
+    ] = None,
+    **of_server: Any,
+) -> Target | DeviceTarget:
+    """Make a Target or a DeviceTarget of what was written, with a Complaint if it can be neither."""
+    if api is None and is_address(address):
+        return _read_target(address, **of_server)
+    for option, value in of_server.items():
+        if value not in (None, False):
+            raise Complaint(
+                f"--{option.replace('_', '-')} is for servers, and {address!r} is taken for a port of this "
+                "machine: a server is written as HOST:PORT or midi://NAME"
+            )
+    return DeviceTarget(address, api)
+
+
+def is_address(target: str) -> bool:
+    """Whether what may be a server's address or a device's name reads as an address.
+
+    ALSA has names such as "Midi Through:Midi Through Port-0 14:0", and JACK such as "synth:out_1".
+    """
+    if service_name(target) is not None:
+        return True
+    try:
+        host, _ = parse_address(target)
+    except ValueError:
+        return False
+    return not any(letter.isspace() for letter in host)
 
 
 def read_tokens(given: Sequence[str], file: Path | None, *, insecure: bool) -> list[str] | None:

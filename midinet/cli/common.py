@@ -36,6 +36,9 @@ _SAME_PRESS_S = 0.25
 # Shows the cursor (DECTCEM), which a progress bar hides.
 _SHOW_CURSOR = b"\x1b[?25h"
 
+# What gives terminals back as they were, by descriptor: of who has changed one for longer than a moment.
+lent_terminals: dict[int, bytes] = {}
+
 
 class Complaint(Exception):
     """A fault that the person at the terminal can do something about, as one line and an exit status."""
@@ -57,6 +60,11 @@ def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     except OSError:
         pass  # Nobody is left to be told.
+
+
+def printable(text: str) -> str:
+    """Return a text of others' making with question marks in place of what would command a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def read_address(text: str, *, free_port: bool = False) -> tuple[str, int]:
@@ -146,16 +154,14 @@ def run(
 
 def _end_at_once(status: int) -> NoReturn:
     """End the process, whatever it is at, and leave the terminal as it was."""
-    try:
-        # A terminal that is stopped takes nothing, and is not waited for.
-        if (
-            os.isatty(2)
-            and os.environ.get("TERM") not in (None, "dumb", "unknown")
-            and select.select([], [2], [], 0)[1]
-        ):
-            os.write(2, _SHOW_CURSOR)
-    except (OSError, ValueError):
-        pass
+    if os.environ.get("TERM") not in (None, "dumb", "unknown"):
+        for descriptor, data in ({2: _SHOW_CURSOR} | lent_terminals).items():
+            try:
+                # A terminal that is stopped takes nothing, and is not waited for.
+                if os.isatty(descriptor) and select.select([], [descriptor], [], 0)[1]:
+                    os.write(descriptor, data)
+            except (OSError, ValueError):
+                pass
     os._exit(status)
 
 

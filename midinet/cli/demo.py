@@ -21,7 +21,8 @@ from ..net.client import connect
 from ..net.port import SocketPort
 from ..net.server import PortServer
 from .common import Complaint, run, talk
-from .play import perform, schedule_of
+from .play import perform
+from .schedule import schedule_of
 from .tune import TITLE, ode_to_joy
 
 # mido knows IPv4 alone.

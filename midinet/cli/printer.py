@@ -166,7 +166,8 @@ class Printer:
     def _write_lines(self) -> None:
         while lines := self._next_lines():
             try:
-                self._write("".join(f"{line}\n" for line in lines).encode(self._encoding, "backslashreplace"))
+                text = "".join(f"{line}\n" for line in lines)
+                write_all(self._output, text.encode(self._encoding, "backslashreplace"))
             except OSError as error:
                 self._tell(self._lose, error)
                 return
@@ -191,20 +192,26 @@ class Printer:
             waiters, self._waiters = self._waiters, []
             self._tell(_finish, waiters)
 
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(self._output, rest) :]
-            except BlockingIOError:
-                # Somebody who shares the descriptor made it non-blocking.
-                select.select([], [self._output], [])
-
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
             pass  # The loop is over: nobody waits.
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write to a descriptor, waiting for it as long as it takes.
+
+    Raises:
+        OSError: nobody is there to read it.
+    """
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            # Somebody who shares the descriptor made it non-blocking.
+            select.select([], [descriptor], [])
 
 
 def _finish(waiters: list[asyncio.Future[None]]) -> None:

@@ -1,4 +1,4 @@
-"""`midinet record`: what is heard, in time, as a MIDI file.
+"""`midinet record`: what is heard, in time, as a MIDI file and as a picture.
 
 A file is written under another name and renamed when it is whole, so nothing that goes wrong costs a
 recording that was there before.
@@ -7,54 +7,73 @@ recording that was there before.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from mido import Message, MetaMessage, MidiFile, MidiTrack
 
-from .access import Target, connecting
+from ..net.port import SocketPort
+from .access import DeviceTarget, Target, connecting
 from .common import Complaint, run, tell
-
-# A tenth of a millisecond a tick: finer than any network, and coarse enough to leave room for hours.
-_TEMPO = 500_000
-_TICKS_PER_BEAT = 5_000
-_TICKS_PER_SECOND = 10_000
-
-# A MIDI file holds channel messages and sysex (Standard MIDI Files 1.0, <MTrk event>). The other system
-# messages have no place in it: mido refuses some of them, and some would read back as something else.
-_FIRST_SYSTEM_STATUS = 0xF0
-
-Take = list[tuple[float, Message]]
+from .piano_roll import draw
+from .take import Silence, Take, file_of, is_storable, music_of
 
 
-@connecting("The server to listen to.")
+@connecting(
+    "The server to listen to, as HOST:PORT or midi://NAME, or an input port of this machine.", devices="input"
+)
 def record_command(
-    target: Target,
+    target: Target | DeviceTarget,
     file: Annotated[Path, typer.Argument(metavar="FILE.mid", help="What to write; it may exist.")],
     seconds: Annotated[
         float | None,
         typer.Option("--seconds", metavar="SECONDS", help="Stop after so long, counted from now."),
     ] = None,
+    until_silence: Annotated[
+        float | None,
+        typer.Option(
+            "--until-silence",
+            metavar="SECONDS",
+            help="Stop when it has been silent for so long after the music.",
+        ),
+    ] = None,
+    svg: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw a piano roll of the take too, as an SVG picture; it may exist."
+        ),
+    ] = None,
 ) -> None:
     """Record what is heard as a MIDI file.
 
-    It ends with Ctrl-C or when the server closes, and saves in either case.
+    It ends with Ctrl-C or when the server closes, or by choice with --seconds or --until-silence; whatever
+    ends it, the take is saved. A port of this machine that is unplugged is waited for, and its notes let go.
 
-    The file begins with the first message; the silence before is left out. So are messages that have no
-    place in a MIDI file, clock, start, stop, song position and their kind; they are counted at the end.
+    The file begins with the first message and ends with the last; the silence before and after is left out.
+    So are messages that have no place in a MIDI file, clock, start, stop, song position and their kind; they
+    are counted at the end. What a hub says is set already stands right before what comes first after that.
+
+    Silence is when nothing comes and no note is held. It is waited for from the first note on; clock and
+    active sensing are no sound, and neither is a pedal that stays down.
 
     \b
-    Example:
+    Examples:
       midinet record localhost:8080 take1.mid
+      midinet record "USB MIDI" take1.mid --until-silence 5 --svg take1.svg
     """
-    if seconds is not None and not seconds > 0:
-        raise Complaint("--seconds has to be more than 0")
+    for option, value in (("--seconds", seconds), ("--until-silence", until_silence)):
+        if value is not None and not value > 0:
+            raise Complaint(f"{option} has to be more than 0")
     check_writable(file)
-    raise typer.Exit(run(record(target, file, seconds), until_stopped=True))
+    if svg is not None:
+        if svg.resolve() == file.resolve():
+            raise Complaint(f"--svg {svg} is where the MIDI file goes: give it another name")
+        check_writable(svg)
+    work = record(target, file, seconds=seconds, silence_s=until_silence, svg=svg)
+    raise typer.Exit(run(work, until_stopped=True))
 
 
 def check_writable(path: Path) -> None:
@@ -71,32 +90,22 @@ def check_writable(path: Path) -> None:
         raise Complaint(f"cannot write {path}: {error.strerror}") from None
 
 
-def file_of(take: Sequence[tuple[float, Message]]) -> MidiFile:
-    """Return the MIDI file of a take: messages with the seconds at which they came, in order.
-
-    The first is at 0. Every time is rounded by itself, so that rounding never adds up.
-    """
-    track = MidiTrack([MetaMessage("set_tempo", tempo=_TEMPO)])
-    before = 0
-    for seconds, message in take:
-        ticks = round((seconds - take[0][0]) * _TICKS_PER_SECOND)
-        track.append(message.copy(time=ticks - before))
-        before = ticks
-    return MidiFile(type=0, ticks_per_beat=_TICKS_PER_BEAT, tracks=[track])
-
-
-def is_storable(message: Message) -> bool:
-    """Whether a message has a place in a MIDI file."""
-    return bool(message.type == "sysex" or message.bytes()[0] < _FIRST_SYSTEM_STATUS)
-
-
-async def record(target: Target, path: Path, seconds: float | None = None) -> None:
-    """Record what a server sends, until it closes or this is cancelled, and save it in either case.
+async def record(
+    target: Target | DeviceTarget,
+    path: Path,
+    *,
+    seconds: float | None = None,
+    silence_s: float | None = None,
+    svg: Path | None = None,
+) -> None:
+    """Record what comes, until the other side closes or this is cancelled, and save it in any case.
 
     Args:
-        target: the server.
+        target: the server or the device.
         path: the file to write.
         seconds: how long to record at most; None is without end.
+        silence_s: the seconds of silence that end it; None is without end.
+        svg: where to draw a piano roll; None is nowhere.
 
     Raises:
         Complaint: the file cannot be written.
@@ -107,28 +116,64 @@ async def record(target: Target, path: Path, seconds: float | None = None) -> No
     async with target.connect(listens=True) as port:
         tell(f"recording {port.name}; Ctrl-C ends it and saves")
         clock = asyncio.get_running_loop().time
+        opened_at = clock()
         try:
             async with asyncio.timeout(seconds):
-                async for message in port:
-                    take.append((clock(), message))
+                await _listen(port, take, silence_s)
         except TimeoutError:
             pass
         finally:
-            save(take, path)
+            save(take, music_of(take, opened_at, clock()), path, svg)
 
 
-def save(take: Take, path: Path) -> None:
-    """Write a take to a file and say so on standard error.
+async def _listen(port: SocketPort, take: Take, silence_s: float | None) -> None:
+    """Add what comes to a take, until the port closes.
+
+    Raises:
+        TimeoutError: it has been silent for `silence_s`.
+    """
+    clock = asyncio.get_running_loop().time
+    silence = Silence()
+    async with asyncio.timeout(None) as end:
+        async for message in port:
+            now = clock()
+            take.append((now, message))
+            if silence_s is not None:
+                silence.observe(message, now)
+                end.reschedule(None if silence.since is None else silence.since + silence_s)
+
+
+def save(take: Take, music: Take, path: Path, svg: Path | None = None) -> None:
+    """Write music to a file, and draw it if that is wanted, and say so on standard error.
+
+    Args:
+        take: what was heard, of which it is told what is left out.
+        music: what is written.
+        path: the file.
+        svg: where to draw it; None is nowhere.
 
     Raises:
         Complaint: it cannot be written; a file that was there before is still as it was.
     """
-    kept = [(seconds, message) for seconds, message in take if is_storable(message)]
+    content = io.BytesIO()
+    file_of(music).save(file=content)
+    _write(path, content.getvalue())
+    length = music[-1][0] - music[0][0] if music else 0.0
+    tell(f"{len(music)} message{'' if len(music) == 1 else 's'} over {length:.1f} s saved to {path}")
+    if left_out := [message.type for _, message in take if not is_storable(message)]:
+        kinds = ", ".join(sorted(set(left_out)))
+        tell(f"{len(left_out)} left out, which have no place in a MIDI file: {kinds}")
+    if svg is not None:
+        _write(svg, draw(path.name, music).encode())
+        tell(f"piano roll saved to {svg}")
+
+
+def _write(path: Path, content: bytes) -> None:
     part = _part(path)
     try:
         try:
             with part.open("wb") as file:
-                file_of(kept).save(file=file)
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             if path.exists():
@@ -138,10 +183,6 @@ def save(take: Take, path: Path) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise Complaint(f"cannot write {path}: {error.strerror}") from error
-    length = kept[-1][0] - kept[0][0] if kept else 0.0
-    tell(f"{len(kept)} messages over {length:.1f} s saved to {path}")
-    if left_out := sorted({message.type for _, message in take if not is_storable(message)}):
-        tell(f"{len(take) - len(kept)} left out, which have no place in a MIDI file: {', '.join(left_out)}")
 
 
 def _part(path: Path) -> Path:

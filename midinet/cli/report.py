@@ -1,11 +1,12 @@
-"""What `serve` tells: lines for people, or one JSON object a line for programs.
+"""What `serve` tells: lines for people, or one JSON object a line for programs; and what a live view tells
+beside its picture.
 
-Both go to a printer that drops what it has no room for, so telling never holds up the relay. What matters
+Lines go to a printer that drops what it has no room for, so telling never holds up the relay. What matters
 more than the messages that pass (who comes and goes, warnings, counts) has room of its own.
 
 A JSON object has an "event", the "time" in seconds since 1970, and:
 
-    listening       "addresses", and their "port" number
+    listening       "addresses", and their "port" number; "reachable": those that other machines can use
     connected       "name", "peer"
     disconnected    "name", "peer", "reason" (of midinet.CloseReason), "seconds", "stats"; also for whoever
                     was not let in, and so never connected
@@ -19,6 +20,9 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -39,21 +43,33 @@ _SPARE_LINES = 1000
 # Characters. A line of counts is no longer than a terminal is wide.
 _WIDTH = 80
 
+# Of a live view: more than it ever shows, and those that are told at its end.
+_MAX_EVENTS = 20
+
 
 class LineReport:
     """Tells it to people.
 
     Args:
         printer: where to.
+        quiet: tell only what has to be known.
     """
 
-    def __init__(self, printer: Printer) -> None:
+    def __init__(self, printer: Printer, *, quiet: bool = False) -> None:
         self._printer = printer
+        self._quiet = quiet
         self._rates = Rates()
+        # What is logged before it listens; None from then on. The first line is where that is, for scripts.
+        self._early: list[str] | None = []
 
-    def listening(self, name: str, addresses: list[tuple[str, int]]) -> None:
-        """Tell where it listens."""
+    def listening(self, name: str, addresses: list[tuple[str, int]], others: list[str]) -> None:
+        """Tell where it listens, and by which addresses other machines can reach it."""
         self._printer.offer("midinet listens on", name)
+        if others or not self._quiet:
+            self._printer.offer(reached_by(addresses, others))
+        early, self._early = self._early or [], None
+        for line in early:
+            self._printer.offer(line)
 
     def message(self, port: SocketPort, message: Message) -> None:
         """Tell what passes."""
@@ -65,7 +81,11 @@ class LineReport:
 
     def logged(self, record: logging.LogRecord) -> None:
         """Tell what is logged."""
-        self._printer.offer(in_options(record.getMessage(), of_server=True), spare=_SPARE_LINES)
+        line = in_options(record.getMessage(), of_server=True)
+        if self._early is not None:
+            self._early.append(line)
+        else:
+            self._printer.offer(line, spare=_SPARE_LINES)
 
 
 class JsonReport:
@@ -82,12 +102,13 @@ class JsonReport:
         line = json.dumps({"event": event, "time": round(time.time(), 3), **facts})
         self._printer.offer(line, spare=_SPARE_LINES)
 
-    def listening(self, name: str, addresses: list[tuple[str, int]]) -> None:
-        """Tell where it listens."""
+    def listening(self, name: str, addresses: list[tuple[str, int]], others: list[str]) -> None:
+        """Tell where it listens, and by which addresses other machines can reach it."""
         self._tell(
             "listening",
             addresses=[format_address(*address) for address in addresses],
             port=addresses[0][1],
+            reachable=others,
         )
 
     def stats(self, stats: ServerStats) -> None:
@@ -115,10 +136,54 @@ class JsonReport:
             self._tell("log", level=record.levelname.lower(), text=text)
 
 
-class ReportHandler(logging.Handler):
+class Events:
+    """What a live view tells beside its picture.
+
+    Attributes:
+        last: the last events, with the time of day.
+    """
+
+    def __init__(self) -> None:
+        self.last: deque[str] = deque(maxlen=_MAX_EVENTS)
+        self._warnings: deque[str] = deque(maxlen=_MAX_EVENTS)
+
+    def tell(self, text: str) -> None:
+        """Tell an event."""
+        self.last.append(f"{time.strftime('%H:%M:%S')} {text}")
+
+    def logged(self, record: logging.LogRecord) -> None:
+        """Tell what is logged."""
+        text = in_options(record.getMessage(), of_server=True)
+        self.tell(text)
+        if record.levelno >= logging.WARNING:
+            self._warnings.append(text)
+
+    def take_warnings(self) -> list[str]:
+        """Return what was wrong and has not been taken, to be told before the view or after it."""
+        warnings = list(self._warnings)
+        self._warnings.clear()
+        return warnings
+
+
+@contextmanager
+def shown_log(report: LineReport | JsonReport | Events, level: int) -> Iterator[None]:
+    """Report what midinet logs. Written by logging itself, it could block the loop."""
+    logger = logging.getLogger("midinet")
+    handler = _Handler(report)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+class _Handler(logging.Handler):
     """Gives what is logged to a report."""
 
-    def __init__(self, report: LineReport | JsonReport) -> None:
+    def __init__(self, report: LineReport | JsonReport | Events) -> None:
         super().__init__()
         self._report = report
 
@@ -158,21 +223,56 @@ def stats_line(stats: ServerStats, received_rate: float, sent_rate: float) -> st
         f"stats: {stats.clients} client{'' if stats.clients == 1 else 's'}, "
         f"in {short(received_rate)}/s, out {short(sent_rate)}/s"
     )
-    # What did not get where it was meant to go, as sums over all the time.
-    losses = {
-        "dropped": stats.messages_dropped,
-        "thinned": stats.messages_thinned + stats.late_notes + stats.late_clocks,
-        "refused": stats.messages_refused + stats.sysex_refused,
-        "turned away": stats.turned_away,
-        "damaged": stats.undefined + stats.unfinished + stats.sysex_aborted + stats.sysex_too_long,
-    }
-    parts = [f", {word} {short(count)}" for word, count in losses.items() if count]
+    parts = [f", {word}" for word in losses(stats)]
     while parts:
         more = ", ..." if len(parts) > 1 else ""
         if len(line + parts[0] + more) > _WIDTH:
             return line + ", ..."
         line += parts.pop(0)
     return line
+
+
+def losses(stats: PortStats) -> list[str]:
+    """Return what did not get where it was meant to go, in words with its count, those that matter most
+    first."""
+    counts = {
+        "dropped": stats.messages_dropped,
+        "thinned": stats.messages_thinned + stats.late_notes + stats.late_clocks,
+        "refused": stats.messages_refused + stats.sysex_refused,
+        "turned away": stats.turned_away if isinstance(stats, ServerStats) else 0,
+        "damaged": damaged(stats),
+    }
+    return [f"{word} {short(count)}" for word, count in counts.items() if count]
+
+
+def lost(stats: PortStats) -> int:
+    """Return how many messages of one connection did not get where they were meant to go."""
+    return (
+        stats.messages_dropped
+        + stats.messages_thinned
+        + stats.late_notes
+        + stats.late_clocks
+        + stats.messages_refused
+        + stats.sysex_refused
+        + damaged(stats)
+    )
+
+
+def damaged(stats: PortStats) -> int:
+    """Return how many messages came that were none, or not whole."""
+    return stats.undefined + stats.unfinished + stats.sysex_aborted + stats.sysex_too_long
+
+
+def reached_by(addresses: list[tuple[str, int]], others: list[str]) -> str:
+    """Return how other machines reach a server, in words.
+
+    Args:
+        addresses: those that it listens on.
+        others: those that other machines can use.
+    """
+    if others:
+        return f"others connect to {', '.join(others)}"
+    return f"only this machine can connect; to let others in: midinet serve :{addresses[0][1]}"
 
 
 def short(count: float) -> str:

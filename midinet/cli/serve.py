@@ -1,29 +1,38 @@
 """`midinet serve`: a hub that shows who comes and goes and what passes.
 
-Showing never holds up the relay. A relaying server that is read has to go on being read, so the reader here
+Showing never holds up the relay. For the live view, a read of a socket is kept as it is, and what is held the
+hub knows anyway. For lines, the server is read; one that is read has to go on being read, so the reader here
 only offers lines to a printer that drops what it has no room for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from ..errors import MissingExtra, UsageError
+from ..address import service_name
+from ..errors import ListenError, MissingExtra, UsageError
 from ..hub.policy import ManufacturerID, SysexRule, SysexWish
-from ..net.access import DEFAULT_MAX_CLIENTS
+from ..net.access import DEFAULT_MAX_CLIENTS, AllowList
+from ..net.options import DEFAULT_MAX_INBOX
 from ..net.server import PortServer
 from .access import in_options, read_tokens, server_context
 from .common import Complaint, read_address, run
+from .config import Config, counted, read_config
+from .filters import Channels, FilteredInbox, MessageFilter, NoClock, Tail, Types, message_filter
+from .here import reachable
 from .printer import Printer
-from .report import MISSED_EVENT, MISSED_LINE, JsonReport, LineReport, ReportHandler
+from .report import MISSED_EVENT, MISSED_LINE, Events, JsonReport, LineReport, shown_log
+from .status import is_drawable
 
 # Seconds. As often as a screen is worth changing; with the printer's limit it shows 40,000 lines a second at
 # most, a fifth of a processor's time.
@@ -37,6 +46,15 @@ _LAST_LINES_S = 0.5
 
 # Digits of a manufacturer ID of one byte, and of three.
 _ID_DIGITS = (2, 6)
+
+
+class Shown(enum.Enum):
+    """What a hub shows beside where it listens and what goes wrong."""
+
+    NOTHING = enum.auto()
+    LINES = enum.auto()
+    JSON = enum.auto()
+    VIEW = enum.auto()
 
 
 class Snapshot(StrEnum):
@@ -62,13 +80,34 @@ _SNAPSHOTS: dict[Snapshot, bool | Literal["notes"]] = {
 
 
 def serve_command(
+    context: typer.Context,
     address: Annotated[
-        str, typer.Argument(metavar="HOST:PORT", help="Where to listen; port 0 is any free one.")
+        str,
+        typer.Argument(
+            metavar="HOST:PORT",
+            help="Where to listen. localhost is for this machine alone, and no host, as in :8080, is every "
+            "interface, for other machines too. Port 0 is any free one.",
+        ),
     ] = "localhost:8080",
+    announce: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Announce it on the local network, so that others find it as midi://NAME. If there is one "
+            "of that name already, it gets a number. Takes the extra discovery.",
+        ),
+    ] = None,
+    lines: Annotated[
+        bool,
+        typer.Option("--lines", help="Show lines, one a message, and not the live view, in a terminal too."),
+    ] = False,
     quiet: Annotated[
         bool,
         typer.Option("--quiet", "-q", help="Show only where it listens and what goes wrong. The fastest."),
     ] = False,
+    channel: Channels = None,
+    types: Types = None,
+    no_clock: NoClock = False,
     snapshot: Annotated[
         Snapshot,
         typer.Option(
@@ -98,11 +137,12 @@ def serve_command(
         list[str] | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Let in this address or network alone, as in 192.168.1.0/24; may be given several times.",
+            help="Let in this address or network alone, as in 192.168.1.0/24 or 10.0.0.5; may be given "
+            "several times. Otherwise everybody is let in who can reach it.",
         ),
     ] = None,
     cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Use TLS, with the certificate in this file.")
+        Path | None, typer.Option(metavar="FILE", help="Use TLS, with the certificate in this PEM file.")
     ] = None,
     key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Its private key, if that is not in the same file.")
@@ -120,29 +160,50 @@ def serve_command(
         ),
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Read tokens from a file, one a line.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Read tokens from a file, one a line; # begins a remark."),
     ] = None,
     insecure_token: Annotated[
         bool, typer.Option("--insecure-token", help="Take tokens without TLS, from other machines too.")
     ] = False,
     stats_every: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=0.1, help="Show a line of counts every so many seconds."),
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            help="Show a line of counts every so many seconds, and lines in place of the live view, which "
+            "has them always.",
+        ),
     ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
             "--json",
             help="Show what happens as JSON, one object a line, but not the messages that pass. Its "
-            '"event" is listening, connected, disconnected, stats, log or missed.',
+            '"event" is listening (with the addresses that others can use), connected, disconnected, '
+            "stats, log or missed.",
         ),
     ] = False,
-    uvloop: Annotated[bool, typer.Option("--uvloop", help="Run on uvloop, an extra.")] = False,
+    uvloop: Annotated[
+        bool, typer.Option("--uvloop", help="Run on uvloop, a faster event loop. Takes the extra uvloop.")
+    ] = False,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            is_eager=True,
+            callback=read_config,
+            help="Take options from a TOML file, by their names here, and HOST:PORT as address; what is "
+            "given here goes before. File names in it are relative to it.",
+        ),
+    ] = None,
 ) -> None:
-    """Be a hub: what one client sends, all the others get. Shows who comes and goes and what passes.
+    """Be a hub: what one client sends, all the others get. Shows who is there and what passes.
 
-    When more passes than can be shown, lines are left out and counted; nothing that passes is held up.
-    ":8080" listens on every interface, for other machines too.
+    In a terminal that is a live view: clients, messages/s, the notes that are held on a keyboard, the last
+    messages, and what was lost. Elsewhere it is lines, one a message; when more passes than can be shown,
+    lines are left out and counted. Neither holds up what passes.
 
     Ctrl-C and SIGTERM let go of every note before they end it, within three seconds. A second one ends it
     at once.
@@ -150,23 +211,66 @@ def serve_command(
     \b
     Examples:
       midinet serve localhost:8080
-      midinet serve :8080 --allow 192.168.1.0/24
+      midinet serve :8080 --announce stage --allow 192.168.1.0/24
       midinet serve :8080 --cert hub.pem --key hub.key --token-file tokens
+      midinet serve --no-clock --channel 1 --channel 10
+      midinet serve --config hub.toml
+
+    \b
+    A file for --config:
+      address = ":8080"
+      announce = "stage"
+      allow = ["192.168.1.0/24", "10.0.0.5"]
+      max-clients = 32
     """
-    host, portno = read_address(address, free_port=True)
+    config = counted(context)
+    with config.blaming("address"):
+        host, portno = _read_listening(address)
+    with config.blaming("channel", "types", "no_clock"):
+        only = message_filter(channel, types, no_clock)
+    with config.blaming("sysex"):
+        sysex_wish = read_sysex(sysex)
+    with config.blaming("allow"):
+        _check_allow(allow)
+    with config.blaming("cert", "key", "client_ca"):
+        ssl = server_context(cert, key, client_ca)
+    with config.blaming("token", "token_file", "insecure_token"):
+        tokens = read_tokens(token or [], token_file, insecure=insecure_token)
     settings = {
         "snapshot": _SNAPSHOTS[snapshot],
         "slow": slow.value,
-        "sysex": read_sysex(sysex),
+        "sysex": sysex_wish,
         "max_clients": max_clients,
         "allow": allow or None,
-        "ssl": server_context(cert, key, client_ca),
-        "tokens": read_tokens(token or [], token_file, insecure=insecure_token),
+        "ssl": ssl,
+        "tokens": tokens,
         "insecure_token": insecure_token,
+        "announce": announce,
     }
     loop_factory = _uvloop_factory() if uvloop else None
-    work = serve(host, portno, settings, quiet=quiet, as_json=as_json, stats_every=stats_every)
+    if as_json:
+        shown = Shown.JSON
+    elif quiet:
+        shown = Shown.NOTHING
+    else:
+        shown = Shown.LINES if lines or stats_every or not is_drawable(sys.stdout) else Shown.VIEW
+    work = serve(host, portno, settings, shown=shown, only=only, stats_every=stats_every, config=config)
     raise typer.Exit(run(work, until_stopped=True, loop_factory=loop_factory))
+
+
+def _read_listening(address: str) -> tuple[str, int]:
+    if (name := service_name(address)) is not None:
+        raise Complaint(
+            f"serve listens on an address, as in :8080; --announce {name or 'NAME'} gives it a name"
+        )
+    return read_address(address, free_port=True)
+
+
+def _check_allow(allow: list[str] | None) -> None:
+    try:
+        AllowList(allow or ())
+    except ValueError as error:
+        raise Complaint(str(error)) from None
 
 
 def read_sysex(text: str) -> SysexWish | None:
@@ -196,9 +300,10 @@ async def serve(
     portno: int,
     settings: dict[str, Any],
     *,
-    quiet: bool = False,
-    as_json: bool = False,
+    shown: Shown = Shown.LINES,
+    only: MessageFilter | None = None,
     stats_every: float | None = None,
+    config: Config | None = None,
 ) -> None:
     """Relay until cancelled.
 
@@ -206,31 +311,56 @@ async def serve(
         host: a name or an address; '' is every interface.
         portno: 0 lets the system choose.
         settings: keywords of PortServer.
-        quiet: print nothing but the address and what goes wrong, and leave the server unread: it relays
-            faster.
-        as_json: print JSON objects, and no messages.
+        shown: what standard output shows; for a VIEW it has to be a terminal. With NOTHING and JSON the
+            server is left unread: it relays faster.
+        only: the messages that are shown; None is all.
         stats_every: print the counts every so many seconds; None is never.
+        config: where settings may come from, for what is wrong with them.
 
     Raises:
         Complaint: a setting cannot be.
         ListenError: it cannot listen there.
     """
-    missed_line = MISSED_EVENT if as_json else MISSED_LINE
+    config = config or Config()
+    missed_line = MISSED_EVENT if shown is Shown.JSON else MISSED_LINE
     async with Printer(pause_s=_SHOW_EVERY_S, missed_line=missed_line) as printer:
-        report = JsonReport(printer) if as_json else LineReport(printer)
-        with _shown_log(report, logging.WARNING if quiet else logging.INFO):
+        report = (
+            JsonReport(printer) if shown is Shown.JSON else LineReport(printer, quiet=shown is Shown.NOTHING)
+        )
+        events = Events()
+        level = logging.WARNING if shown is Shown.NOTHING else logging.INFO
+        with shown_log(events if shown is Shown.VIEW else report, level):
             try:
-                async with _server(host, portno, settings) as server:
-                    report.listening(server.name, server.addresses)
+                with config.blaming("announce"):
+                    server = _server(host, portno, settings)
+                tail = Tail(only)
+                if shown is Shown.VIEW:
+                    server._fill(tail)
+                elif shown is Shown.LINES and only is not None:
+                    server._fill(FilteredInbox(only, DEFAULT_MAX_INBOX, tagged=True))
+                async with _listening(server, config):
+                    others = reachable(server.addresses)
+                    report.listening(server.name, server.addresses, others)
                     with _shown_stats(server, report, stats_every):
-                        if quiet or isinstance(report, JsonReport):
-                            await server.wait_closed()
-                        else:
+                        if shown is Shown.VIEW:
+                            from .live import HubView, paint
+
+                            for warning in events.take_warnings():
+                                printer.offer(warning)
+                            await printer.flush(_LAST_LINES_S)
+                            view = HubView(server, tail, events, others=others, only=only)
+                            try:
+                                await paint(view.look)
+                            finally:
+                                printer.offer(view.summary())
+                        elif shown is Shown.LINES and isinstance(report, LineReport):
                             async for port, message in server:
                                 report.message(port, message)
-            except UsageError as error:
-                raise Complaint(in_options(str(error), of_server=True)) from None
+                        else:
+                            await server.wait_closed()
             finally:
+                for warning in events.take_warnings():
+                    printer.offer(warning)
                 await printer.flush(_LAST_LINES_S)
 
 
@@ -241,6 +371,20 @@ def _server(host: str, portno: int, settings: dict[str, Any]) -> PortServer:
         )
     except ValueError as error:
         raise Complaint(str(error)) from None
+
+
+@asynccontextmanager
+async def _listening(server: PortServer, config: Config) -> AsyncIterator[None]:
+    try:
+        await server
+    except UsageError as error:
+        with config.blaming("token", "token_file"):
+            raise Complaint(in_options(str(error), of_server=True)) from None
+    except ListenError as error:
+        with config.blaming("address"):
+            raise Complaint(error.strerror or str(error)) from None
+    async with server:
+        yield
 
 
 @contextmanager
@@ -262,21 +406,6 @@ async def _report_stats(server: PortServer, report: LineReport | JsonReport, sec
     while True:
         await asyncio.sleep(seconds)
         report.stats(server.stats)
-
-
-@contextmanager
-def _shown_log(report: LineReport | JsonReport, level: int) -> Iterator[None]:
-    """Report what midinet logs. Written by logging itself, it could block the loop."""
-    logger = logging.getLogger("midinet")
-    handler = ReportHandler(report)
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(level)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
 
 
 def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

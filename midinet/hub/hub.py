@@ -100,6 +100,11 @@ class Hub:
         # What brought the last newcomer to a performance, which it was, and with the notes since when.
         self._brought: tuple[Performance, float, list[bytes]] | None = None
 
+    @property
+    def performance(self) -> Performance:
+        """What was said to all, as of the last flush. It is the hub's own, to be looked at alone."""
+        return self._performance
+
     def join(self, outbox: Outbox, *, snapshot: bool = False, struck_since: float = inf) -> None:
         """Add a member. It hears what is published from now on.
 

@@ -142,6 +142,7 @@ class Held(NamedTuple):
 # Nearly every note has one holder: who it is, and then what a Held says. It is a plain tuple, and made and
 # taken apart in `_hear`, since that is done for nearly every message.
 _Sole: TypeAlias = tuple[Origin, int, float, bool, int, int]
+_SOUNDING = 3
 _OUTSTANDING = 4
 
 # In its place where a note has several.
@@ -311,6 +312,16 @@ class Performance:
     def held_notes(self) -> KeysView[int]:
         """The notes that anybody holds, in the order in which they were struck."""
         return self._sole.keys()
+
+    @property
+    def sounding_notes(self) -> list[int]:
+        """Those of the held notes that no note-off came for, in the same order."""
+        return [
+            key
+            for key, held in self._sole.items()
+            if held[_SOUNDING]
+            or (held is _SEVERAL and any(one.sounding for one in self._several[key].values()))
+        ]
 
     def _hold(self, key: int, holders: dict[Origin, Held]) -> None:
         """Have these hold a note, and nobody else."""

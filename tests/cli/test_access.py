@@ -11,7 +11,7 @@ import pytest
 
 from midinet import PortServer, UsageError
 from midinet.cli import serve as serve_module
-from midinet.cli.access import in_options, read_tokens
+from midinet.cli.access import in_options, is_address, read_tokens
 from midinet.cli.app import run_app
 from midinet.cli.common import Complaint
 from midinet.net.tls import tls_server_context
@@ -118,6 +118,61 @@ def test_wrong_use_is_one_line_and_status_2(arguments, what, files, verb):
     assert err.startswith("midinet: ")
     assert err.count("\n") == 1
     assert what.format(**names) in err
+
+
+# Servers and devices.
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "localhost:8080",
+        "[::1]:8080",
+        "studio.local:8080",
+        ":8080",
+        "10.0.0.7:5004",
+        "midi://stage",
+        "midi://",
+    ],
+)
+def test_what_reads_as_an_address_is_a_server(text):
+    assert is_address(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Midi Through:Midi Through Port-0 14:0", "USB MIDI 20:1", "system:midi_capture_1", "synth:out_1"),
+        *("Keystation", "a2j:Keystation [20] (capture): [1]", "IAC Driver Bus 1", "loopMIDI Port 2", "USB 2"),
+        *("localhost", "localhost:", "localhost:0", "localhost:http", "::1", "14:0", "", "midi:stage"),
+    ],
+)
+def test_what_does_not_is_a_port_of_this_machine(text):
+    assert not is_address(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        (["--tls"], "--tls"),
+        (["--ca", "ca.pem"], "--ca"),
+        (["--cert", "none.pem"], "--cert"),
+        (["--key", "none.pem"], "--key"),
+        (["--token", "abc"], "--token"),
+        (["--token", ""], "--token"),
+        (["--token-file", "none"], "--token-file"),
+        (["--insecure-token"], "--insecure-token"),
+        (["--name", "me"], "--name"),
+    ],
+)
+@pytest.mark.parametrize("target", [["Keystation 20:0"], ["localhost:8080", "--api", "jack"]])
+def test_options_of_a_connection_are_of_no_use_with_a_device(target, options, option, verb, files):
+    status, out, err = verb("record", *target, files / "take.mid", *options)
+    assert (status, out) == (2, "")
+    assert err == (
+        f"midinet: {option} is for servers, and {target[0]!r} is taken for a port of this "
+        "machine: a server is written as HOST:PORT or midi://NAME\n"
+    )
 
 
 # Tokens.
@@ -276,7 +331,9 @@ def settings(monkeypatch):
 
 def test_a_hub_has_a_snapshot_and_is_open_unless_told_otherwise(settings, verb):
     assert verb("serve") == (0, "", "")
+    del settings["config"]
     assert settings == {
+        "announce": None,
         "snapshot": True,
         "slow": "thin",
         "sysex": None,
@@ -285,8 +342,8 @@ def test_a_hub_has_a_snapshot_and_is_open_unless_told_otherwise(settings, verb):
         "ssl": None,
         "tokens": None,
         "insecure_token": False,
-        "quiet": False,
-        "as_json": False,
+        "shown": serve_module.Shown.LINES,
+        "only": None,
         "stats_every": None,
     }
 
@@ -305,7 +362,7 @@ def test_a_hub_has_a_snapshot_and_is_open_unless_told_otherwise(settings, verb):
         ("--allow 10.0.0.0/8 --allow ::1", {"allow": ["10.0.0.0/8", "::1"]}),
         ("--token a --token b", {"tokens": ["a", "b"]}),
         ("--token a --insecure-token", {"tokens": ["a"], "insecure_token": True}),
-        ("--stats-every 10 --json -q", {"stats_every": 10.0, "as_json": True, "quiet": True}),
+        ("--stats-every 10 --json -q", {"stats_every": 10.0, "shown": serve_module.Shown.JSON}),
     ],
 )
 def test_each_option_of_a_hub_becomes_its_setting(words, expected, settings, verb):

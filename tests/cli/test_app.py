@@ -1,18 +1,22 @@
-"""Wrong use, help, versions, and a missing extra: one line and the right status."""
+"""Wrong use, help, versions, completion, and a missing extra: one line and the right status."""
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import mido
 import pytest
 
 import midinet
-
-VERBS = ("serve", "monitor", "send", "play", "record", "demo")
+from midinet.cli.app import VERBS
+from tests.harness.needs import need_program
 
 
 @pytest.fixture
@@ -64,6 +68,21 @@ def files(tmp_path: Path) -> Path:
         ("record {free} {files}", "no regular file"),
         ("record {free} {files}/new.mid --seconds 0", "more than 0"),
         ("record {free} {files}/new.mid --seconds soon", "--seconds"),
+        ("ping nowhere", "'nowhere' is no address"),
+        ("ping {free}", "nobody listens on"),
+        ("ping {taken} --count -1", "--count"),
+        ("ping {taken} --interval 0", "--interval has to be from 0.001 to 3600, in seconds"),
+        ("ping {taken} --interval nan", "--interval has to be from 0.001 to 3600, in seconds"),
+        ("ping {taken} --svg {files}", "no regular file"),
+        ("ports now", "unexpected extra argument"),
+        ("ports --seconds -1", "--seconds has to be from 0 to 3600"),
+        ("ports --seconds nan", "--seconds has to be from 0 to 3600"),
+        ("ports --seconds 1 --api flute", "no MIDI system 'flute'"),
+        ("bridge", "Missing argument"),
+        ("bridge nowhere --input x", "'nowhere' is no address"),
+        ("bridge {taken}", "give --input NAME, --output NAME or --virtual NAME"),
+        ("bridge {taken} --input x --api flute", "no MIDI system 'flute'"),
+        ("bridge --list --api flute", "no MIDI system 'flute'"),
         ("monitor", "Missing argument"),
         ("send {free} --loud", "--loud"),
         ("dance", "dance"),
@@ -92,12 +111,28 @@ def test_the_help_of_every_verb_has_an_example(verb, run):
     assert (status, err) == (0, "")
     assert f"  midinet {verb}" in out[out.index("Example") :]
     assert max(map(len, out.splitlines())) <= 80
+    for title in ("Options:", "Exit status:", "See also: midinet "):
+        assert f"\n{title}" in out or f"\n  {title}" in out
+    # What an option takes is a unit or a kind of thing, and not a type of Python's.
+    assert not re.search(r"INTEGER|FLOAT|TEXT|PATH|<int|<float|<str|<path|<list", out)
+    assert "{" not in out.splitlines()[0]
 
 
-def test_the_help_names_every_verb(run):
-    status, out, _ = run("--help")
-    assert status == 0
-    assert all(f"\n  {verb} " in out for verb in VERBS)
+def test_the_help_names_every_verb_in_a_line(run):
+    status, out, err = run("--help", env={"PATH": "", "COLUMNS": "80"})
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    for verb, page in VERBS.items():
+        assert any(re.fullmatch(rf"  {verb} +{re.escape(page.summary)}", line) for line in lines), verb
+        assert set(page.see_also) <= set(VERBS) - {verb}
+
+
+def test_the_help_says_what_the_environment_and_the_exit_statuses_mean(run):
+    out = run("--help")[1]
+    assert all(
+        f"\n    {word} " in out for word in ("MIDINET_TOKEN", "MIDINET_INTERFACES", "0", "1", "2", "130")
+    )
 
 
 def test_no_verb_at_all_is_wrong_use(run):
@@ -106,8 +141,21 @@ def test_no_verb_at_all_is_wrong_use(run):
     assert "Commands:" in err
 
 
-def test_the_version_is_shown(run):
-    assert run("--version") == (0, f"midinet {midinet.__version__}\n", "")
+def test_the_version_is_shown_with_those_that_a_report_of_a_fault_needs(run):
+    status, out, err = run("--version")
+    assert (status, err) == (0, "")
+    first, second, third = out.splitlines()
+    assert first == f"midinet {midinet.__version__}"
+    assert second.startswith(f"Python {platform.python_version()} (")
+    assert f"mido {version('mido')}, typer {version('typer')}, " in third
+
+
+def test_a_package_that_is_missing_has_no_version(monkeypatch, capsys):
+    from midinet.cli import app
+
+    monkeypatch.setattr(app, "_PACKAGES", ("mido", "no-such-package"))
+    assert app.run_app(["--version"]) == 0
+    assert capsys.readouterr().out.endswith(f"mido {version('mido')}, no-such-package none\n")
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -127,7 +175,8 @@ def test_a_missing_package_is_one_line_that_names_the_extra(package):
 
 def test_a_missing_module_of_our_own_is_a_fault_and_looks_like_one():
     ended = python(
-        "import sys; sys.modules['midinet.cli.play'] = None; import midinet.__main__ as m; m.main()"
+        "import sys; sys.modules['midinet.cli.play'] = None; sys.argv[1:] = ['play']; "
+        "import midinet.__main__ as m; m.main()"
     )
     assert ended.returncode == 1
     assert "ModuleNotFoundError" in ended.stderr
@@ -145,4 +194,71 @@ def test_midinet_is_a_command_of_its_own():
     if not script.exists():
         pytest.skip("midinet is not installed here")
     ended = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=20, check=False)
-    assert (ended.returncode, ended.stdout) == (0, f"midinet {midinet.__version__}\n")
+    assert (ended.returncode, ended.stdout.splitlines()[0]) == (0, f"midinet {midinet.__version__}")
+
+
+@pytest.mark.parametrize("argument", ["--version", "--help"])
+def test_no_verb_and_no_extra_is_imported_before_it_is_used(argument):
+    ended = python(
+        f"import sys; from midinet.cli.app import VERBS, run_app; run_app([{argument!r}]); "
+        "names = {'rtmidi', 'zeroconf', 'ifaddr', 'rich', *(f'midinet.cli.{verb}' for verb in VERBS)}; "
+        "print(names & set(sys.modules), file=sys.stderr)"
+    )
+    assert ended.stderr == "set()\n"
+
+
+# Completion.
+
+
+@pytest.fixture
+def bash(tmp_path: Path):
+    """Run a script in bash, with a home of its own and `midinet` as a command."""
+    program = need_program("bash", "Debian: apt-get install bash")
+    command = tmp_path / "bin" / "midinet"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m midinet "$@"\n')
+    command.chmod(0o755)
+    environment = os.environ | {"HOME": str(tmp_path), "PATH": f"{command.parent}:{os.environ['PATH']}"}
+
+    def bash(script: str) -> str:
+        ended = subprocess.run(
+            [program, "--norc", "-c", script],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        return ended.stdout
+
+    return bash
+
+
+def completed(bash, *words: str) -> list[str]:
+    """What bash offers for the last word."""
+    quoted = " ".join(f"'{word}'" for word in words)
+    script = f"""
+        eval "$(midinet --show-completion)"
+        COMP_WORDS=(midinet {quoted}) COMP_CWORD={len(words)}
+        _midinet_completion midinet
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    return bash(script).splitlines()
+
+
+def test_bash_completes_verbs(bash):
+    assert completed(bash, "") == list(VERBS)
+    assert completed(bash, "p") == [verb for verb in VERBS if verb.startswith("p")]
+
+
+def test_bash_completes_options_also_after_an_address_that_it_breaks_in_three(bash):
+    assert completed(bash, "--v") == ["--version"]
+    assert completed(bash, "ping", "localhost", ":", "8080", "--in") == ["--interval", "--insecure-token"]
+    assert "--virtual" in completed(bash, "bridge", "--")
+
+
+def test_completion_is_installed_where_bash_finds_it(bash):
+    assert "bash completion installed" in bash("midinet --install-completion; :")
+    assert "_midinet_completion midinet" in bash("source ~/.bashrc; complete -p midinet")

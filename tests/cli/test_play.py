@@ -1,4 +1,4 @@
-"""midinet play: exact times, everything in time, and silence when it is interrupted."""
+"""midinet play: everything in time, in loops without end, and silence when it is interrupted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import time
 
 import mido
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from midinet import PortServer, connect
-from midinet.cli.play import Sounding, load, perform, schedule_of
-from midinet.cli.tune import ode_to_joy
+from midinet.cli.play import perform, perform_rounds
+from midinet.cli.schedule import Passage
+from midinet.hub.performance import Performance
 
 
 def track(*messages):
@@ -35,78 +34,8 @@ def off(number):
     return mido.Message("note_off", note=number)
 
 
-def times(midi_file):
-    return [seconds for seconds, _ in schedule_of(midi_file)]
-
-
-# The schedule of a file.
-
-
-def test_a_beat_is_half_a_second_until_the_file_says_otherwise():
-    assert times(mido.MidiFile(tracks=[track(note(60), note(61, 480), note(62, 960))])) == [0, 0.5, 1.5]
-
-
-def test_tempo_changes_hold_from_where_they_stand_and_for_all_tracks():
-    changes = track(tempo(1_000_000), tempo(250_000, 480), tempo(2_000_000, 240))
-    notes = track(note(60, 240), note(61, 480), note(62, 480))
-    # 240 ticks at 1 s a beat; 240 more and 240 at 0.25 s; 480 at 2 s.
-    assert times(mido.MidiFile(tracks=[changes, notes])) == [0.5, 1.125, 3.125]
-
-
-def test_tracks_are_merged_in_time_and_meta_messages_left_out():
-    tune = mido.MidiFile(
-        tracks=[
-            track(mido.MetaMessage("track_name", name="one"), note(1, 10), note(3, 20)),
-            track(note(2, 10), mido.MetaMessage("lyrics", text="la", time=30), note(4)),
-        ]
-    )
-    assert [message.note for _, message in schedule_of(tune)] == [1, 2, 3, 4]
-
-
-def test_messages_carry_no_time_of_their_own():
-    assert schedule_of(mido.MidiFile(tracks=[track(note(60, 480))]))[0][1] == note(60)
-
-
-def test_20000_odd_tempo_changes_leave_no_error():
-    beats = track(*(message for _ in range(20_000) for message in (tempo(333_333), note(60, 7))))
-    # Seven ticks of 1/11 beat, 20,000 times; the first of the changes is at the beginning.
-    assert times(mido.MidiFile(ticks_per_beat=11, tracks=[beats]))[-1] == 20_000 * 7 * 333_333 / 11_000_000
-
-
-@pytest.mark.parametrize(
-    ("division", "per_second"),
-    [
-        (b"\xe8\x50", 24 * 80),
-        (b"\xe7\x28", 25 * 40),
-        (b"\xe3\x04", 30000 / 1001 * 4),
-        (b"\xe2\x64", 30 * 100),
-    ],
-)
-def test_files_that_count_in_frames_have_no_tempo(tmp_path, division, per_second):
-    path = tmp_path / "frames.mid"
-    mido.MidiFile(tracks=[track(tempo(100_000), note(60, 1000))]).save(path)
-    content = path.read_bytes()
-    path.write_bytes(content[:12] + division + content[14:])
-    assert times(load(path)) == [pytest.approx(1000 / per_second, rel=1e-12)]
-
-
-@given(
-    st.lists(
-        st.lists(st.tuples(st.integers(0, 5000), st.one_of(st.none(), st.integers(1, 0xFFFFFF)))), max_size=3
-    ),
-    st.integers(1, 32767),
-)
-def test_a_file_plays_as_mido_plays_it(parts, division):
-    tracks = [
-        track(*(note(60, t) if value is None else tempo(value, t) for t, value in part)) for part in parts
-    ]
-    tune = mido.MidiFile(ticks_per_beat=division, tracks=tracks)
-    elapsed, expected = 0.0, []
-    for message in tune:
-        elapsed += message.time
-        if not message.is_meta:
-            expected.append(elapsed)
-    assert times(tune) == pytest.approx(expected, rel=1e-9)
+def end(time):
+    return mido.MetaMessage("end_of_track", time=time)
 
 
 # Performing it.
@@ -139,40 +68,43 @@ async def test_what_is_late_goes_out_at_once():
         assert [(await server.receive()).note for _ in range(3)] == [1, 2, 3]
 
 
-# What sounds.
+async def rounds_of(passage, on_round):
+    """Play a passage in rounds, until `on_round` raises, and return what was heard."""
+    heard = []
+    async with PortServer("127.0.0.1", 0) as server, connect(*server.addresses[0]) as port:
+        with pytest.raises(ZeroDivisionError):
+            await perform_rounds(port, passage, on_round)
+        await port.close()
+        async for message in server:
+            heard.append(message.note)
+            if message.type == "note_off":
+                break
+    return heard
 
 
-def test_silence_is_for_what_sounds_and_for_pedals_that_are_down():
-    def control(control, value, channel=0):
-        return mido.Message("control_change", control=control, value=value, channel=channel)
+async def test_rounds_follow_each_other_after_what_comes_first_once():
+    left = iter(range(3))
 
-    sounding = Sounding()
-    for message in (
-        note(60),
-        note(61, channel=2),
-        note(62),
-        note(60),
-        mido.Message("note_off", note=62),
-        note(63),
-        note(63, velocity=0),
-        control(64, 127),
-        control(64, 90, channel=1),
-        control(64, 0, channel=1),
-        control(66, 1, channel=5),
-        control(7, 100),
-        mido.Message("clock"),
-    ):
-        sounding.observe(message)
-    assert sounding.silence() == [
-        mido.Message("note_off", note=60),
-        mido.Message("note_off", note=61, channel=2),
-        control(64, 0),
-        control(66, 0, channel=5),
-    ]
+    def on_round():
+        1 // (2 - next(left))
+
+    passage = Passage(0.0, 0.01, [note(0)], [(0.0, note(1)), (0.005, note(2))])
+    assert await rounds_of(passage, on_round) == [0, 1, 2, 1, 2, 0]
 
 
-def test_nothing_is_silent_already():
-    assert Sounding().silence() == []
+async def test_who_was_held_up_for_rounds_does_not_make_up_for_them():
+    clock = asyncio.get_running_loop().time
+    begins = []
+
+    def on_round():
+        begins.append(clock())
+        if len(begins) == 2:
+            time.sleep(1.0)  # As if the terminal's Ctrl-Z had stopped it.
+        1 // (22 - len(begins))
+
+    await rounds_of(Passage(0.0, 0.05, [], [(0.0, note(1))]), on_round)
+    # The one after it may follow at once.
+    assert begins[21] - begins[2] > 17 * 0.05
 
 
 # The command.
@@ -264,6 +196,90 @@ def test_a_hub_that_is_killed_is_one_line_and_status_1(hub, start, long_tune):
     assert play.err.count("\n") == 1
 
 
+def test_a_passage_begins_with_what_is_set_there_and_ends_with_silence(server, start, tmp_path):
+    path = tmp_path / "tune.mid"
+    program = mido.Message("program_change", program=5)
+    mido.MidiFile(tracks=[track(program, note(60), note(61, 96), note(62, 48), note(63, 480))]).save(path)
+    play = start("play", address(server), str(path), "--from", "0.1", "--to", "0:00.2")
+    client, _ = server.accept()
+    with client:
+        expected = [program, note(61), note(62), off(61), off(62)]
+        assert rest_of(client) == b"".join(message.bin() for message in expected)
+    assert (play.wait(), play.out, play.err) == (0, "", "")
+
+
+def test_a_loop_goes_round_until_ctrl_c_and_then_lets_go(server, start, tmp_path):
+    path = tmp_path / "loop.mid"
+    bend = mido.Message("pitchwheel", pitch=99)
+    mido.MidiFile(tracks=[track(note(60), bend, note(61, 24), off(60), end(24))]).save(path)
+    play = start("play", address(server), str(path), "--loop")
+    unbent = mido.Message("pitchwheel", pitch=0)
+    lasting = b"".join(message.bin() for message in (note(60), bend, note(61), off(60)))
+    seam = bytes(off(61).bin() + unbent.bin())
+    client, _ = server.accept()
+    with client:
+        client.settimeout(20)
+        with client.makefile("rb") as heard:
+            assert heard.read(4 * len(lasting + seam)) == 4 * (lasting + seam)
+            play.interrupt()
+            rest = heard.read()
+    assert (play.wait(), play.err) == (130, "")
+    # It is interrupted wherever it is, and what sounds there is let go.
+    while rest.startswith(lasting + seam):
+        rest = rest[len(lasting + seam) :]
+    listener = Performance()
+    listener.observe(rest, None, 0.0)
+    assert not listener.held_notes
+    assert not listener.off_neutral()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ("none.mid", "cannot read {there}/none.mid: No such file or directory"),
+        ("text.mid", "text.mid is no MIDI file, or is damaged"),
+        ("tune.mid --from 5", "--from 5 is not before the end: it is 0:01 long"),
+        (
+            "tune.mid --from soon",
+            "--from: 'soon' is no time: write seconds as 12.5, minutes as 1:23.5, or a bar",
+        ),
+        ("tune.mid --to 1:99", "--to: '1:99' is no time"),
+        ("tune.mid --from 0.5 --to 0.5", "--to 0.5 has to be after --from 0.5"),
+        ("silent.mid --loop", "--loop: what would be repeated takes 0 s, and 0.05 s is the least"),
+        ("tune.mid --loop --to 0.001", "--loop: what would be repeated takes 0.001 s"),
+        ("tune.mid --loop 4", "midinet: "),
+    ],
+)
+def test_wrong_use_is_one_line_before_anybody_is_asked(arguments, what, server, run, tmp_path):
+    (tmp_path / "text.mid").write_text("Ode to Joy")
+    mido.MidiFile(tracks=[track(note(60), off(60), note(61, 960))]).save(tmp_path / "tune.mid")
+    mido.MidiFile(tracks=[track()]).save(tmp_path / "silent.mid")
+    server.settimeout(0)
+    name, *options = arguments.split()
+    status, out, err = run("play", address(server), str(tmp_path / name), *options)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert what.format(there=tmp_path) in err
+    with pytest.raises(BlockingIOError):
+        server.accept()
+
+
+def test_a_bar_tells_the_place_in_the_piece_and_the_round(server, start, long_tune):
+    terminal, other_end = pty.openpty()
+    try:
+        options = ["--from", "30:00", "--to", "30:00.3", "--loop"]
+        play = start("play", address(server), str(long_tune), *options, stderr=other_end)
+        client, _ = server.accept()
+        with client:
+            seen = b""
+            while b"30:00 / 30:00, round 3" not in seen:
+                seen += os.read(terminal, 1000)
+            play.interrupt()
+            assert play.wait() == 130
+    finally:
+        os.close(terminal)
+        os.close(other_end)
+
+
 def test_a_bar_is_shown_on_a_terminal(server, start, long_tune):
     terminal, other_end = pty.openpty()
     try:
@@ -279,14 +295,3 @@ def test_a_bar_is_shown_on_a_terminal(server, start, long_tune):
     finally:
         os.close(terminal)
         os.close(other_end)
-
-
-def test_the_tune_of_the_demo_has_what_a_demo_needs():
-    schedule = schedule_of(ode_to_joy())
-    assert 6 < schedule[-1][0] < 8
-    assert 200 < len(schedule) < 1000
-    assert {message.type for _, message in schedule} > {"note_on", "note_off", "control_change", "pitchwheel"}
-    sounding = Sounding()
-    for _, message in schedule:
-        sounding.observe(message)
-    assert sounding.silence() == []

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import statistics
 import struct
+import time
+from xml.etree import ElementTree
 
 import mido
 import mido.sockets
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from midinet.cli.common import Complaint
-from midinet.cli.play import schedule_of
-from midinet.cli.record import check_writable, file_of, is_storable, save
-from tests.harness.messages import any_message
+from midinet.cli.record import check_writable, save
+from midinet.cli.schedule import schedule_of
+from midinet.cli.take import music_of
 
 NOTE = mido.Message("note_on", note=60, velocity=90)
 NOTE_OFF = mido.Message("note_off", note=60)
@@ -33,36 +34,19 @@ def timed(path):
     return [(seconds - played[0][0], message) for seconds, message in played]
 
 
-# From a take to a file.
-
-
-@given(
-    st.lists(st.tuples(st.floats(0, 20), any_message().filter(is_storable)), max_size=50), st.floats(0, 1e6)
-)
-def test_mido_plays_back_what_was_heard_and_rounding_never_adds_up(tmp_path_factory, heard, begin):
-    now, take = begin, []
-    for wait, message in heard:
-        now += wait
-        take.append((now, message))
-    path = tmp_path_factory.getbasetemp() / "take.mid"
-    file_of(take).save(path)
-    played = timed(path)
-    assert [message for _, message in played] == [message for _, message in take]
-    for (seconds, _), (then, _) in zip(played, take, strict=True):
-        assert seconds == pytest.approx(then - take[0][0], abs=0.000_051)
+# Files.
 
 
 @pytest.mark.parametrize("kind", ["clock", "start", "continue", "stop", "active_sensing", "reset"])
 def test_what_has_no_place_in_a_file_is_left_out_and_counted(kind, tmp_path, capsys):
     path = tmp_path / "take.mid"
-    save([(1.0, mido.Message(kind)), (2.0, NOTE), (3.0, mido.Message("tune_request")), (4.5, NOTE)], path)
-    assert timed(path) == [(0, NOTE), (2.5, NOTE)]
+    take = [(1.0, mido.Message(kind)), (2.0, NOTE), (3.0, mido.Message("tune_request")), (4.5, NOTE_OFF)]
+    save(take, music_of(take, 0.0, 9.0), path)
+    assert timed(path) == [(0, NOTE), (2.5, NOTE_OFF)]
     first, second = capsys.readouterr().err.splitlines()
     assert first == f"2 messages over 2.5 s saved to {path}"
-    assert (
-        second
-        == f"2 left out, which have no place in a MIDI file: {', '.join(sorted([kind, 'tune_request']))}"
-    )
+    kinds = ", ".join(sorted([kind, "tune_request"]))
+    assert second == f"2 left out, which have no place in a MIDI file: {kinds}"
 
 
 def test_a_file_that_was_there_is_replaced_as_it_was_and_links_stay(tmp_path):
@@ -71,7 +55,7 @@ def test_a_file_that_was_there_is_replaced_as_it_was_and_links_stay(tmp_path):
     path.chmod(0o640)
     link.symlink_to(path)
     check_writable(link)
-    save([(0.0, NOTE)], link)
+    save([], [(0.0, NOTE)], link)
     assert link.is_symlink()
     assert timed(path) == [(0, NOTE)]
     assert path.stat().st_mode & 0o777 == 0o640
@@ -87,7 +71,7 @@ def test_what_cannot_be_saved_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr("midinet.cli.record.os.fsync", full)
     with pytest.raises(Complaint, match="No space left"):
-        save([(0.0, NOTE)], path)
+        save([], [(0.0, NOTE)], path)
     assert path.read_text() == "an older take"
     assert os.listdir(tmp_path) == ["take.mid"]
 
@@ -130,8 +114,9 @@ def test_a_signal_saves_it(hub, start, tmp_path, number, status):
     record.process.send_signal(number)
     record.process.send_signal(number)
     assert record.wait() == status
-    assert [message for _, message in timed(path)] == [NOTE, mido.Message("sysex", data=(1, 2, 3))]
-    assert "2 messages over 0.0 s saved to" in record.err
+    # The note is still held when it ends.
+    assert [message for _, message in timed(path)] == [NOTE, mido.Message("sysex", data=(1, 2, 3)), NOTE_OFF]
+    assert "3 messages over " in record.err
     assert os.listdir(tmp_path) == ["take.mid"]
 
 
@@ -169,6 +154,88 @@ def test_seconds_end_it_and_silence_is_a_file_too(server, start, tmp_path):
         assert record.wait() == 0
     assert [message for message in mido.MidiFile(path) if not message.is_meta] == []
     assert "0 messages over 0.0 s saved to" in record.err
+
+
+def test_silence_ends_it_though_a_clock_goes_on(server, start, tmp_path):
+    path = tmp_path / "take.mid"
+    record = start("record", address(server), str(path), "--until-silence", "0.3")
+    client, _ = server.accept()
+    with client, contextlib.suppress(OSError):
+        client.sendall(NOTE.bin() + NOTE_OFF.bin())
+        while record.process.poll() is None:
+            client.sendall(b"\xf8\xfe")
+            time.sleep(0.01)
+    assert record.wait() == 0
+    assert [message for _, message in timed(path)] == [NOTE, NOTE_OFF]
+    assert mido.MidiFile(path).length < 0.3
+    assert "2 messages over 0.0 s saved to" in record.err
+
+
+def test_a_piano_roll_is_drawn_of_what_was_saved(server, start, tmp_path):
+    path, picture = tmp_path / "take.mid", tmp_path / "<take>.svg"
+    picture.write_text("an older one")
+    record = start("record", address(server), str(path), "--svg", str(picture))
+    client, _ = server.accept()
+    with client:
+        client.sendall(b"\xf8" + NOTE.bin() + NOTE_OFF.bin())
+    assert record.wait() == 0
+    root = ElementTree.parse(picture).getroot()
+    assert root.get("aria-label") == "piano roll of take.mid: 0.0 s, 1 note"
+    assert record.err.splitlines()[-1] == f"piano roll saved to {picture}"
+    assert sorted(os.listdir(tmp_path)) == ["<take>.svg", "take.mid"]
+
+
+def test_a_signal_saves_the_piano_roll_too(server, start, tmp_path):
+    path, picture = tmp_path / "take.mid", tmp_path / "take.svg"
+    record = start("record", address(server), str(path), "--svg", str(picture))
+    with server.accept()[0]:
+        record.wait_for("recording", where="err")
+        record.interrupt()
+        assert record.wait() == 130
+    assert "no notes" in picture.read_text()
+    assert path.exists()
+
+
+def test_a_picture_that_cannot_be_written_after_all_costs_no_take(server, start, tmp_path):
+    directory, path = tmp_path / "pictures", tmp_path / "take.mid"
+    directory.mkdir()
+    record = start("record", address(server), str(path), "--svg", str(directory / "take.svg"))
+    with server.accept()[0] as client:
+        client.sendall(NOTE.bin())
+        record.wait_for("recording", where="err")
+        directory.rmdir()
+    assert record.wait() == 2
+    assert next(message for _, message in timed(path)) == NOTE
+    assert record.err.splitlines()[-1].startswith(f"midinet: cannot write {directory}/take.svg: No such file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ("{there}/none/take.mid", "cannot write {there}/none/take.mid: No such file or directory"),
+        ("{there}", "cannot write {there}: it is no regular file"),
+        ("{there}/a.mid --svg {there}", "cannot write {there}: it is no regular file"),
+        (
+            "{there}/a.mid --svg {there}/none/a.svg",
+            "cannot write {there}/none/a.svg: No such file or directory",
+        ),
+        ("{there}/a.mid --svg {there}/../{name}/a.mid", "is where the MIDI file goes: give it another name"),
+        ("{there}/a.mid --seconds 0", "--seconds has to be more than 0"),
+        ("{there}/a.mid --until-silence 0", "--until-silence has to be more than 0"),
+        ("{there}/a.mid --until-silence -1", "--until-silence has to be more than 0"),
+        ("{there}/a.mid --until-silence nan", "--until-silence has to be more than 0"),
+        ("{there}/a.mid --until-silence 5s", "midinet: Invalid value for '--until-silence'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_before_anybody_is_asked(arguments, what, server, run, tmp_path):
+    server.settimeout(0)
+    names = {"there": tmp_path, "name": tmp_path.name}
+    status, out, err = run("record", address(server), *arguments.format(**names).split())
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert what.format(**names) in err
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(BlockingIOError):
+        server.accept()
 
 
 def test_a_directory_that_vanishes_is_one_line_and_status_2(server, start, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -34,7 +36,20 @@ def pipe():
 
 def test_says_where_it_listens_when_the_system_chose(hub):
     assert hub.portno > 0
-    assert hub.out == f"midinet listens on {hub.address}\n"
+    hub.wait_for("\n", count=2)
+    assert hub.out == (
+        f"midinet listens on {hub.address}\n"
+        f"only this machine can connect; to let others in: midinet serve :{hub.portno}\n"
+    )
+
+
+def test_the_first_line_says_where_it_listens_whatever_else_there_is_to_say(start):
+    hub = start("serve", ":0", "--quiet")
+    hub.wait_for("is open to everybody")
+    lines = hub.out.splitlines()
+    assert re.fullmatch(r"midinet listens on :\d+", lines[0])
+    # A machine without a network has no address for others.
+    assert all(line.startswith(("others connect to ", ":", "only this machine")) for line in lines[1:])
 
 
 def test_what_a_client_sends_the_others_get_and_is_shown(hub):
@@ -130,6 +145,32 @@ def test_it_goes_on_when_nobody_reads_its_output_any_more(start):
                 player.sendall(NOTE.bin())
     serve.interrupt()
     assert (serve.wait(), serve.err) == (130, "")
+
+
+def test_json_says_by_which_addresses_others_can_reach_it(start):
+    hub = start("serve", ":0", "--json")
+    hub.wait_for('"event": "listening"')
+    listening = next(
+        event for line in hub.out.splitlines() if (event := json.loads(line))["event"] == "listening"
+    )
+    found = {address.rpartition(":")[2] for address in listening["reachable"]}
+    assert found <= {str(listening["port"])}
+    assert not any(
+        address.startswith(("127.", "[::1]", "0.0.0.0", "[::]")) for address in listening["reachable"]
+    )
+
+
+def test_a_name_is_no_address_to_listen_on(run):
+    status, out, err = run("serve", "midi://stage")
+    assert (status, out) == (2, "")
+    assert err == "midinet: serve listens on an address, as in :8080; --announce stage gives it a name\n"
+
+
+def test_the_name_by_which_it_is_announced_is_shown(start, monkeypatch):
+    pytest.importorskip("zeroconf")
+    monkeypatch.setenv("MIDINET_INTERFACES", "127.0.0.1")
+    hub = start("serve", ":0", "--announce", "test_serve")
+    hub.wait_for("announced as test_serve")
 
 
 def test_uvloop_runs_it_too(start_hub):
