@@ -8,7 +8,7 @@
      ├── ListenError        (OSError)              an address that cannot be listened on
      ├── PortClosed         (OSError, ValueError)  the port is closed, or closed while it was waited for
      ├── ConnectionLost     (ConnectionError)      the link broke: reset, timed out, or given up as too slow
-     ├── DeviceError        (OSError)              a port of this machine that is not there or cannot be opened
+     ├── DeviceError        (OSError)              a port of this machine that is missing or cannot be opened
      ├── UsageError         (RuntimeError)         a call that cannot work from where it was made
      └── MissingExtra       (ImportError)          an optional package is not installed
 

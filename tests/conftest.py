@@ -7,11 +7,12 @@ import gc
 import inspect
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from midinet.sync.portal import get_portal
+from tests.harness.jack import Instrument, Jack
 
 
 def pytest_sessionstart() -> None:
@@ -83,3 +84,25 @@ async def _no_task_left() -> AsyncIterator[None]:
 def _no_task_left_in_async_tests(request: pytest.FixtureRequest) -> None:
     if inspect.iscoroutinefunction(getattr(request, "function", None)):
         request.getfixturevalue("_no_task_left")
+
+
+@pytest.fixture(scope="session")
+def jack() -> Iterator[Jack]:
+    """A JACK server."""
+    server = Jack()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def plug(jack: Jack) -> Iterator[Callable[..., Instrument]]:
+    """Plugs in instruments, which are gone after the test."""
+    plugged: list[Instrument] = []
+
+    def plug(name: str, *, plays: bool = True, sounds: bool = True) -> Instrument:
+        plugged.append(jack.plug(name, plays=plays, sounds=sounds))
+        return plugged[-1]
+
+    yield plug
+    for instrument in plugged:
+        instrument.unplug()

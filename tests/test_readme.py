@@ -14,13 +14,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mido
 import mido.sockets
 import pytest
 
+from midinet import sync
+from tests.harness.jack import Instrument
 from tests.harness.raw import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
@@ -89,7 +91,7 @@ def make_certificate_and_token(folder: Path) -> None:
 
 def test_there_is_nothing_but_python_and_shell() -> None:
     assert {language for language, _ in BLOCKS} == {"python", "sh"}
-    assert len(PYTHON) == 7
+    assert len(PYTHON) == 11
 
 
 def test_the_server_and_both_clients_of_the_first_screen(
@@ -108,7 +110,7 @@ def test_the_server_and_both_clients_of_the_first_screen(
 def test_the_client_that_survives_outages(portno: int, started: list[subprocess.Popen[str]]) -> None:
     heard = []
     with mido.sockets.PortServer("127.0.0.1", portno) as server:
-        client = program(PYTHON[3], portno)
+        client = program(PYTHON[5], portno)
         started.append(client)
         for message in server.accept():
             heard.append((message.type, message.note))
@@ -121,11 +123,11 @@ def test_who_may_play(portno: int, started: list[subprocess.Popen[str]], tmp_pat
     if shutil.which("openssl") is None:
         pytest.skip("the command openssl is not installed")
     make_certificate_and_token(tmp_path)
-    server = program(PYTHON[4], portno, tmp_path)
+    server = program(PYTHON[6], portno, tmp_path)
     started.append(server)
     wait_until_listening(portno, server)
-    assert program(PYTHON[5], portno, tmp_path).communicate(timeout=PATIENCE_S) == ("", "")
-    stranger = program(PYTHON[5].replace("3f6c0a", "3f6c0b"), portno, tmp_path)
+    assert program(PYTHON[7], portno, tmp_path).communicate(timeout=PATIENCE_S) == ("", "")
+    stranger = program(PYTHON[7].replace("3f6c0a", "3f6c0b"), portno, tmp_path)
     assert "does not accept the token" in stranger.communicate(timeout=PATIENCE_S)[1]
 
 
@@ -157,9 +159,54 @@ def test_who_may_play_on_the_command_line(
     )
 
 
+def test_instruments_are_members_of_a_hub(
+    portno: int, started: list[subprocess.Popen[str]], plug: Callable[..., Instrument]
+) -> None:
+    pytest.importorskip("rtmidi", reason="the extra rtmidi is not installed")
+    instrument = plug("Keystation")
+    hub = program(PYTHON[3], portno)
+    started.append(hub)
+    wait_until_listening(portno, hub)
+    with sync.connect("localhost", portno) as port:
+        # Until it is bridged.
+        while (heard := port.poll()) is None:
+            instrument.play(b"\x90\x3c\x5a")
+            hub_is_there(hub)
+        assert str(heard) + "\n" == NOTE
+        port.send(mido.Message("program_change", program=5))
+        while b"\xc0\x05" not in instrument.heard:
+            hub_is_there(hub)
+
+
+def hub_is_there(hub: subprocess.Popen[str]) -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        hub.wait(0.02)
+
+
+def test_a_server_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("zeroconf", reason="the extra discovery is not installed")
+    monkeypatch.setenv("MIDINET_INTERFACES", "127.0.0.1")
+    with sync.PortServer("", 0, announce="stage") as server:
+        client = start(sys.executable, "-c", PYTHON[4])
+        assert str(server.receive()) + "\n" == NOTE
+        out, err = client.communicate(timeout=PATIENCE_S)
+        assert (f"midi://stage ('127.0.0.1', {server.addresses[0][1]})" in out, err) == (True, "")
+
+
+def test_a_program_of_mido_s_over_its_backend(portno: int) -> None:
+    with sync.PortServer("127.0.0.1", portno) as server:
+        assert program(PYTHON[9], portno).communicate(timeout=PATIENCE_S) == ("", "")
+        assert [str(server.receive()) + "\n" for _ in range(2)] == [NOTE, NOTE_OFF]
+    assert "MIDO_BACKEND=midinet.backend mido-play -o localhost:8080 tune.mid" in README
+
+
+def test_two_ports_without_a_network() -> None:
+    assert start(sys.executable, "-c", PYTHON[10]).communicate(timeout=PATIENCE_S) == ("", "")
+
+
 def test_moving_from_mido_is_changing_the_import(portno: int) -> None:
-    assert program(PYTHON[6], portno).communicate(timeout=PATIENCE_S) == ("", "")
-    assert "was: from mido.sockets import PortServer, connect" in PYTHON[6]
+    assert program(PYTHON[8], portno).communicate(timeout=PATIENCE_S) == ("", "")
+    assert "was: from mido.sockets import PortServer, connect" in PYTHON[8]
 
 
 def test_the_commands_that_set_up_are_those_of_continuous_integration() -> None:
@@ -189,7 +236,7 @@ def test_the_command_line_as_it_is_shown(
 ) -> None:
     pytest.importorskip("typer", reason="the extra cli is not installed")
     lines = {line.split()[1]: line for line in SHELL if line.startswith("midinet ")}
-    assert list(lines) == ["serve", "monitor", "send", "record", "play", "demo"]
+    assert list(lines) == [*("ports", "bridge", "serve", "monitor", "send", "record", "play", "ping", "demo")]
     tune = mido.MidiFile(
         tracks=[
             mido.MidiTrack([mido.Message("note_on", note=61), mido.Message("note_off", note=61, time=48)])
@@ -230,11 +277,34 @@ def test_the_command_line_as_it_is_shown(
     finish(midinet("play"))
     while "note_off channel=0 note=61" not in heard:
         heard = monitor.stdout.readline()
+    assert "median" in finish(midinet("ping"))
     interrupt(recorder)
     assert [m.type for m in mido.MidiFile(tmp_path / "take.mid") if not m.is_meta] == ["note_on", "note_off"]
     interrupt(monitor)
     assert "note=61" in interrupt(server)
     assert "Ode to Joy" in finish(midinet("demo"))
+
+
+def test_the_command_line_of_instruments(
+    portno: int, started: list[subprocess.Popen[str]], plug: Callable[..., Instrument]
+) -> None:
+    pytest.importorskip("typer", reason="the extra cli is not installed")
+    lines = {line.split()[1]: line for line in SHELL if line.startswith("midinet ")}
+    keys, synth = plug("Keystation", sounds=False), plug("Synth", plays=False)
+    with sync.PortServer("127.0.0.1", portno) as server:
+        listing = start(sys.executable, "-m", *lines["ports"].split())
+        out, _ = listing.communicate(timeout=2 * PATIENCE_S)
+        assert (keys.out in out, synth.into in out) == (True, True)
+        words = shlex.split(lines["bridge"].replace("8080", str(portno)))
+        bridge = start(sys.executable, "-m", *words)
+        started.append(bridge)
+        while (heard := server.poll()) is None:
+            keys.play(b"\x90\x3c\x5a")
+            hub_is_there(bridge)
+        assert str(heard) + "\n" == NOTE
+        server.send(mido.Message("program_change", program=5))
+        while b"\xc0\x05" not in synth.heard:
+            hub_is_there(bridge)
 
 
 def select_readable(process: subprocess.Popen[str]) -> bool:

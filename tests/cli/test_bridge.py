@@ -16,31 +16,9 @@ import pytest
 from midinet import PortState
 from midinet.cli.bridge import what_is_up
 from midinet.gateways.hardware import DeviceState
-from tests.harness.jack import Instrument, Jack
+from tests.harness.jack import Jack
 
 ON, OFF = [0x90, 60, 64], [0x80, 60, 64]
-
-
-@pytest.fixture(scope="module")
-def jack() -> Iterator[Jack]:
-    """A JACK server."""
-    server = Jack()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def plug(jack: Jack) -> Iterator[Callable[..., Instrument]]:
-    """Plugs in instruments, which are gone after the test."""
-    plugged: list[Instrument] = []
-
-    def plug(name: str, **options: bool) -> Instrument:
-        plugged.append(jack.plug(name, **options))
-        return plugged[-1]
-
-    yield plug
-    for instrument in plugged:
-        instrument.unplug()
 
 
 @pytest.fixture

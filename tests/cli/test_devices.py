@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import mido
 import pytest
 
 from midinet.cli.access import DeviceTarget
-from tests.harness.jack import Instrument, Jack
 
 NOTE = mido.Message("note_on", note=60, velocity=90)
 NOTE_OFF = mido.Message("note_off", note=60)
 
 # There may be other MIDI systems.
 JACK = ("--api", "jack")
-
-
-@pytest.fixture(scope="module")
-def jack() -> Iterator[Jack]:
-    """A JACK server."""
-    server = Jack()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def plug(jack: Jack) -> Iterator[Callable[..., Instrument]]:
-    """Plug in an instrument of a name. It is gone after the test."""
-    plugged: list[Instrument] = []
-
-    def plug(name: str, **options: Any) -> Instrument:
-        plugged.append(jack.plug(name, **options))
-        return plugged[-1]
-
-    yield plug
-    for instrument in plugged:
-        instrument.unplug()
 
 
 def tune_of(path, *messages, length=0):

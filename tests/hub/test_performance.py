@@ -59,6 +59,17 @@ def test_a_note_is_held_from_its_note_on_to_its_note_off() -> None:
     assert performance.notes == {}
 
 
+@given(history(notes(), modes(120, 123, 124)), st.integers(1, 3))
+def test_notes_sound_while_any_origin_sounds_them(played: list[Frames], origins: int) -> None:
+    performance = Performance()
+    for number, frames in enumerate(played):
+        performance.observe(b"".join(frames), number % origins, 0.0)
+    held = performance.notes
+    assert performance.sounding_notes == [
+        key for key in performance.held_notes if any(one.sounding for one in held[key].values())
+    ]
+
+
 def test_a_note_off_lets_go_of_what_its_own_origin_holds_and_of_nothing_else() -> None:
     performance = performance_of(note_on(60))
     performance.observe(b"".join([note_off(60), note_off(61)]), "other", 1.0)

@@ -1,0 +1,234 @@
+"""JACK's dummy driver, which gives rtmidi real ports without any hardware, and instruments to plug in."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import glob
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from tests.harness.needs import need, need_program
+
+# Seconds, many times what it takes.
+_START_S = 20.0
+
+# From linux/prctl.h.
+_PR_SET_PDEATHSIG = 1
+
+
+class Jack:
+    """A JACK server of the tests' own. JACK's library finds it by the environment.
+
+    Its periods are longer than one would play with. It goes on without clients that are late, and what came
+    in a period is then lost to them or comes twice, which on a busy machine would be seen here.
+    """
+
+    def __init__(self) -> None:
+        self.program = need_program("jackd", "Debian: apt-get install jackd2")
+        self.rtmidi = load_rtmidi()
+        self.name = f"midinet-test-{os.getpid()}"
+        os.environ["JACK_DEFAULT_SERVER"] = self.name
+        os.environ["JACK_NO_AUDIO_RESERVATION"] = "1"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it takes clients."""
+        words = ["--name", self.name, "--no-realtime", "-d", "dummy", "-r", "48000", "-p", "2048"]
+        self._process = subprocess.Popen(
+            [self.program, *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+        end = time.monotonic() + _START_S
+        while True:
+            # In a process of its own: JACK's library would say much about each failure.
+            asked = subprocess.run(
+                ["jack_lsp", "-s", self.name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            if asked.returncode == 0:
+                return
+            assert self._process.poll() is None, "jackd has ended"
+            assert time.monotonic() < end, "jackd takes no clients"
+            time.sleep(0.05)
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End it, in order or not."""
+        if kill:
+            self._process.kill()
+        else:
+            self._process.terminate()
+        self._process.wait()
+        # What clients leave that ended after it.
+        for path in glob.glob(f"/dev/shm/jack_*{self.name}_*"):
+            os.unlink(path)
+
+    def _ask(self, *words: str) -> str:
+        """Run one of JACK's programs, and return what it prints."""
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+    async def connect(self, out: str, into: str) -> None:
+        """Connect two ports, as somebody would by hand."""
+        self._ask("jack_connect", "-s", self.name, out, into)
+
+    def own_ports(self, name: str) -> list[str]:
+        """The virtual ports of a name that midinet has open: what one hears, and what one plays on."""
+        listed = self._ask("jack_lsp", "-s", self.name, "-p").split("\n")
+        ports = [
+            (port, "input" in properties)
+            for port, properties in zip(listed[::2], listed[1::2], strict=False)
+            if port.startswith("midinet") and port.endswith(f":{name}")
+        ]
+        return [port for port, _ in sorted(ports, key=lambda port: port[1])]
+
+    def run_python(self, code: str) -> None:
+        """Run a program to its end."""
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=_START_S
+        )
+        assert (done.stderr, done.returncode) == ("", 0)
+
+    def plug(self, name: str, **options: Any) -> Instrument:
+        """Plug in an instrument."""
+        return Instrument(name, **options)
+
+
+def load_rtmidi() -> Any:
+    """Return python-rtmidi, or skip the test where it is not installed or without JACK."""
+    try:
+        rtmidi = importlib.import_module("rtmidi")
+    except ImportError:
+        rtmidi = None
+    need(rtmidi, "python-rtmidi (pip install python-rtmidi)")
+    assert rtmidi is not None
+    need(rtmidi.API_UNIX_JACK in rtmidi.get_compiled_api(), "a python-rtmidi that knows JACK")
+    return rtmidi
+
+
+def _end_with_parent() -> None:
+    # JACK has room for eight servers on a machine, and a test process that is killed would leave its own.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Instrument:
+    """Something with a MIDI output, which one hears, and a MIDI input, which one plays on.
+
+    It is a process of its own, as rtmidi holds up the whole interpreter while it opens or closes anything.
+
+    Attributes:
+        out, into: the whole names of these ports.
+        heard: the messages that it was sent.
+    """
+
+    def __init__(self, name: str, *, plays: bool = True, sounds: bool = True) -> None:
+        self.out, self.into = f"{name} out:midi", f"{name} in:midi"
+        self.heard: list[bytes] = []
+        ports = [name if plays else "", name if sounds else ""]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _INSTRUMENT, *ports],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        self._reader = threading.Thread(target=self._read, name=f"instrument {name}")
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        self.heard.extend(bytes.fromhex(line) for line in self._process.stdout)
+
+    def play(self, *messages: Sequence[int]) -> None:
+        """Send messages."""
+        self._tell(" ".join([bytes(message).hex() for message in messages]))
+
+    def play_bends(self, count: int) -> None:
+        """Begin to send the pitch bends of the first so many numbers, some 3,000 a second."""
+        self._tell(f"bends {count}")
+
+    def _tell(self, words: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{words}\n")
+        self._process.stdin.flush()
+
+    def unplug(self) -> None:
+        """Be gone."""
+        if self._process.returncode is None:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.close()
+            self._process.wait(_START_S)
+            self._reader.join()
+            self._process.stdout.close()
+
+
+def bend(number: int) -> bytes:
+    """The pitch bend of a number, below 16,384."""
+    return bytes((0xE0, number & 127, number >> 7))
+
+
+_INSTRUMENT = """
+import gc, rtmidi, sys, time
+
+plays, sounds = sys.argv[1:]
+if plays:
+    out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name=f"{plays} out")
+    out.open_virtual_port("midi")
+if sounds:
+    into = rtmidi.MidiIn(rtmidi.API_UNIX_JACK, name=f"{sounds} in")
+    into.ignore_types(sysex=False, timing=False, active_sense=False)
+    into.set_callback(lambda event, _: print(bytes(event[0]).hex(), flush=True))
+    into.open_virtual_port("midi")
+print("ready", flush=True)
+for line in sys.stdin:
+    words = line.split()
+    if words[0] == "bends":
+        for number in range(int(words[1])):
+            out.send_message((0xE0, number & 127, number >> 7))
+            if number % 10 == 9:
+                time.sleep(0.003)
+    else:
+        for word in words:
+            out.send_message(bytes.fromhex(word))
+# What the threads of the driver have begun has to end before each next step.
+if plays:
+    out.close_port()
+    time.sleep(0.05)
+    out.delete()
+if sounds:
+    kept = gc.get_referents(into)
+    into.cancel_callback()
+    time.sleep(0.05)
+    into.close_port()
+    time.sleep(0.05)
+    into.delete()
+"""
+
+
+async def in_time(attempt: Callable[[], Awaitable[None]], *, times: int = 3) -> None:
+    """Try what takes JACK many periods, again if it failed: JACK goes on without clients that are late."""
+    for _ in range(times - 1):
+        try:
+            await attempt()
+        except AssertionError:
+            continue
+        return
+    await attempt()
+
+
+async def until(condition: Callable[[], object], *, seconds: float = 20.0) -> None:
+    """Wait for something to be so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        await asyncio.sleep(0.005)
