@@ -16,8 +16,10 @@ import selectors
 import socket
 import time
 from array import array
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain, cycle, islice
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -55,8 +57,13 @@ class Result:
     """Reads of the first subscriber that were not what had been published."""
     seconds: float = 0.0
     """From the first message published to the last delivery."""
-    latencies: array[float] = field(default_factory=lambda: array("d"))
+    latencies_by_subscriber: list[array[float]] = field(default_factory=list)
     """Seconds from the publisher's write to the subscriber's read, for every delivery of a paced run."""
+
+    @property
+    def latencies(self) -> array[float]:
+        """Those of all subscribers."""
+        return array("d", chain.from_iterable(self.latencies_by_subscriber))
 
 
 class Load:
@@ -66,10 +73,15 @@ class Load:
         portno: where the server listens.
         subscribers: how many.
         protocol: how the server is spoken to.
+        others: where the servers listen that are joined with it. The subscribers are spread over all of them,
+            the first of these first, and the publisher is at none of these.
     """
 
-    def __init__(self, portno: int, subscribers: int, protocol: Protocol = MIDI) -> None:
+    def __init__(
+        self, portno: int, subscribers: int, protocol: Protocol = MIDI, *, others: Sequence[int] = ()
+    ) -> None:
         self._portno = portno
+        self._portnos = list(islice(cycle([*others, portno]), subscribers))
         self._count = subscribers
         self._protocol = protocol
         frames = streams.played_frames(_RING_FRAMES)
@@ -85,7 +97,7 @@ class Load:
         protocol = self._protocol
         with ExitStack() as resources:
             self._selector = resources.enter_context(selectors.DefaultSelector())
-            self._subscribers = [resources.enter_context(_connect(self._portno)) for _ in range(self._count)]
+            self._subscribers = [resources.enter_context(_connect(portno)) for portno in self._portnos]
             self._publisher = resources.enter_context(_connect(self._portno))
             _greet(self._subscribers, protocol.subscribe, protocol.subscribed)
             _greet([self._publisher], protocol.publish, protocol.publishing)
@@ -149,7 +161,7 @@ class Load:
         self._begin(_RING_FRAMES)
         ring, step = self._publications, self._published_bytes
         clock = time.perf_counter
-        latencies = array("d")
+        latencies = [array("d") for _ in range(self._count)]
         counted = [0] * self._count
         written: list[float] = []
         sent = 0
@@ -168,7 +180,7 @@ class Load:
                 last = clock()
                 whole = self._received[number] // self._delivered_bytes
                 for frame in range(counted[number], whole):
-                    latencies.append(last - written[frame])
+                    latencies[number].append(last - written[frame])
                 counted[number] = whole
             if now - last > _MAX_SILENCE_S:
                 break
@@ -189,12 +201,12 @@ class Load:
             ring += ring[:_READ_BYTES]
         self._expected = ring
 
-    def _result(self, sent: int, seconds: float, latencies: array[float] | None = None) -> Result:
+    def _result(self, sent: int, seconds: float, latencies: Sequence[array[float]] = ()) -> Result:
         published = sent // self._published_bytes
         # What a server says besides is less than a delivery.
         deliveries = sum(min(size // self._delivered_bytes, published) for size in self._received)
         lost = published * self._count - deliveries
-        return Result(published, deliveries, lost, self._wrong, seconds, latencies or array("d"))
+        return Result(published, deliveries, lost, self._wrong, seconds, list(latencies))
 
     def _read(self) -> list[int]:
         """Read every subscriber that has something. Returns which had."""

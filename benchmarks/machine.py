@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # Modules and programs that are measured where they are installed, and how a program is asked its version.
-_MODULES = ("mido", "midinet", "uvloop", "websockets")
+_MODULES = ("mido", "midinet", "nats-py", "uvloop", "websockets")
 _PROGRAMS = {"nats-server": "--version", "mosquitto": "-h", "ncat": "--version"}
 
 # Seconds.
@@ -104,9 +104,11 @@ def pin(core: int) -> None:
 
 def cpu_seconds(pid: int) -> float | None:
     """Return the processor time that a process has used, in seconds, or None where it cannot be read."""
+    if sys.platform != "linux":
+        return None
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # The number of another process's clock, as clock_getcpuclockid makes it: to the nanosecond, while
+        # /proc has hundredths of a second.
+        return time.clock_gettime(~pid << 3 | 2)
     except OSError:
         return None
-    # User and system time are the 14th and 15th field of the line, of which the first two are cut off here.
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

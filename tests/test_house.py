@@ -12,24 +12,27 @@ import midinet
 PACKAGE = Path(midinet.__file__).parent
 
 # From the ground up. What stands on one floor may import its neighbours on that floor. The gateways are no
-# floor of their own: what looks names up is needed where connections are made, and what bridges devices to
-# ports of both kinds knows those.
+# floor of their own: what looks names up is needed where connections are made, what joins hubs stands on
+# them, and what bridges devices to ports of both kinds knows those.
 FLOORS = {
     "errors": 0,
     "address": 0,
     "wire": 1,
     "gateways": 1,
-    "gateways.devices": 3,
-    "gateways.hardware": 6,
-    "gateways.members": 4,
     "hub": 2,
-    "net": 3,
-    "__init__": 4,
-    "sync": 5,
-    "backend": 6,
-    "testing": 6,
-    "cli": 7,
-    "__main__": 8,
+    "gateways.packets": 3,
+    "gateways.session": 4,
+    "gateways.broker": 5,
+    "gateways.devices": 5,
+    "net": 6,
+    "gateways.members": 7,
+    "__init__": 8,
+    "sync": 9,
+    "gateways.hardware": 10,
+    "backend": 10,
+    "testing": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 
 # What must not be known on a floor.

@@ -103,6 +103,9 @@ SERVER_DEFAULTS = {
     "max_clients_per_address": 32,
     "backlog": 1024,
     "announce": None,
+    "broker": None,
+    "session": "midinet",
+    "broker_options": None,
 }
 CONNECT_DEFAULTS = {
     "timeout": 10.0,

@@ -1,11 +1,12 @@
 """midinet's hub with any of its options.
 
-Besides those of `PortServer` there are `portno`, `cert` and `key` (files: TLS with them) and
-`max_descriptors` (what the system allows this process).
+Besides those of `PortServer` there are `portno`, `cert` and `key` (files: TLS with them), `max_descriptors`
+(what the system allows this process) and `uvloop` (whether it runs on that).
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from midinet import PortServer
@@ -37,4 +38,10 @@ async def main(
 _, options = process.begin_with_options("relay")
 # What it has to say about the peers that are let go would be in the way of the table.
 logging.getLogger("midinet").addHandler(logging.NullHandler())
-asyncio.run(main(**options))
+new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+if options.pop("uvloop", False):
+    import uvloop
+
+    new_loop = uvloop.new_event_loop
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner.run(main(**options))

@@ -292,7 +292,7 @@ def read_tokens(given: Sequence[str], file: Path | None, *, insecure: bool) -> l
     """
     tokens = list(given)
     if file is not None:
-        with _complaining():
+        with complaining():
             lines = [line.strip() for line in file.read_text("utf-8", "replace").splitlines()]
         found = [line for line in lines if line and not line.startswith("#")]
         if not found:
@@ -307,7 +307,7 @@ def read_tokens(given: Sequence[str], file: Path | None, *, insecure: bool) -> l
             raise Complaint("--insecure-token is given, and no token")
         return None
     for token in tokens:
-        with _complaining():
+        with complaining():
             check_token(token)
     return tokens
 
@@ -323,7 +323,7 @@ def server_context(cert: Path | None, key: Path | None, client_ca: Path | None) 
             if value is not None:
                 raise Complaint(f"{option} is of no use without --cert")
         return None
-    with _complaining():
+    with complaining():
         return tls_server_context(cert, key or cert, client_ca=client_ca)
 
 
@@ -332,11 +332,11 @@ def _client_context(tls: bool, ca: Path | None, cert: Path | None, key: Path | N
         raise Complaint("--key is of no use without --cert")
     if not tls and ca is None and cert is None:
         return None
-    with _complaining():
+    with complaining():
         return tls_client_context(ca, cert=cert, key=key)
 
 
-class _complaining:
+class complaining:
     """Makes Complaints of files that cannot be read and of what they should not hold."""
 
     def __enter__(self) -> None: ...

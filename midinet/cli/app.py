@@ -51,7 +51,7 @@ class _Page(NamedTuple):
 
 
 _GONE = "the connection broke or was closed"
-_TOKEN, _INTERFACES = "MIDINET_TOKEN", "MIDINET_INTERFACES"
+_TOKEN, _INTERFACES, _BROKER = "MIDINET_TOKEN", "MIDINET_INTERFACES", "MIDINET_BROKER"
 
 # In the order in which one comes to need them. The module and the function are named after the verb.
 VERBS = {
@@ -66,7 +66,7 @@ VERBS = {
         "Be a hub: what one client sends, all the others get.",
         "",
         True,
-        (_TOKEN, _INTERFACES),
+        (_TOKEN, _INTERFACES, _BROKER),
         ("monitor", "ports", "bridge"),
     ),
     "ports": _Page(
@@ -103,6 +103,7 @@ VERBS = {
 }
 
 _VARIABLES = {
+    _BROKER: "The broker to join other hubs through, or several with commas between, where no option says.",
     _TOKEN: "The token to show, or that serve asks for, where no option gives one.",
     _INTERFACES: "Addresses of this machine, with commas between: servers announce themselves and are looked "
     "for there alone. 127.0.0.1 is this machine by itself.",

@@ -19,7 +19,7 @@ from ..hub.performance import Performance
 from ..net.port import PortState, SocketPort
 from ..net.server import PortServer
 from .filters import MessageFilter, Tail
-from .report import Events, Rates, losses, lost, short
+from .report import Events, Rates, losses, lost, session_in_words, short
 from .screen import PAINT_EVERY_S, Screen
 from .view import ClientLine, State, can_draw, clock_time, compose, counted
 
@@ -79,6 +79,7 @@ class HubView:
         self._client_rates: dict[SocketPort, Rates] = {}
         self._received_rate = self._sent_rate = 0.0
         self._losses = ""
+        self._session: list[str] = []
         self._clients: list[ClientLine] = []
 
     def look(self) -> State:
@@ -118,12 +119,13 @@ class HubView:
     def _where(self) -> str:
         found = self._others or [f"{format_address(*self._server.addresses[0])} (this machine only)"]
         announced = self._server.announced
-        return "  ".join(found if announced is None else [f"{SCHEME}{announced}", *found])
+        return "  ".join([*([] if announced is None else [f"{SCHEME}{announced}"]), *found, *self._session])
 
     def _count(self) -> None:
         stats = self._server.stats
         self._received_rate, self._sent_rate = self._rates.of(stats)
         self._losses = ", ".join(losses(stats))
+        self._session = [] if stats.broker is None else [session_in_words(stats.broker)]
         before, self._client_rates = self._client_rates, {}
         clients = []
         for port in self._server.ports:

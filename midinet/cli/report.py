@@ -29,6 +29,7 @@ from typing import Any
 from mido import Message
 
 from ..address import format_address
+from ..gateways.broker import BrokerStats
 from ..net.port import SocketPort
 from ..net.stats import ClosedConnection, PortStats, ServerStats
 from .access import in_options
@@ -223,6 +224,8 @@ def stats_line(stats: ServerStats, received_rate: float, sent_rate: float) -> st
         f"stats: {stats.clients} client{'' if stats.clients == 1 else 's'}, "
         f"in {short(received_rate)}/s, out {short(sent_rate)}/s"
     )
+    if stats.broker is not None:
+        line += f", {session_in_words(stats.broker)}"
     parts = [f", {word}" for word in losses(stats)]
     while parts:
         more = ", ..." if len(parts) > 1 else ""
@@ -232,14 +235,24 @@ def stats_line(stats: ServerStats, received_rate: float, sent_rate: float) -> st
     return line
 
 
+def session_in_words(broker: BrokerStats) -> str:
+    """Return how a hub is joined to others."""
+    if not broker.connected:
+        return f"session {broker.session}: no broker"
+    return f"session {broker.session}: {broker.hubs + 1} hub{'s' if broker.hubs else ''}"
+
+
 def losses(stats: PortStats) -> list[str]:
     """Return what did not get where it was meant to go, in words with its count, those that matter most
     first."""
+    broker = stats.broker if isinstance(stats, ServerStats) else None
     counts = {
         "dropped": stats.messages_dropped,
         "thinned": stats.messages_thinned + stats.late_notes + stats.late_clocks,
         "refused": stats.messages_refused + stats.sysex_refused,
         "turned away": stats.turned_away if isinstance(stats, ServerStats) else 0,
+        "not for other hubs": 0 if broker is None else broker.messages_dropped + broker.messages_thinned,
+        "missed from other hubs": 0 if broker is None else broker.gaps + broker.late_notes,
         "damaged": damaged(stats),
     }
     return [f"{word} {short(count)}" for word, count in counts.items() if count]

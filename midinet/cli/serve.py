@@ -30,6 +30,7 @@ from .common import Complaint, read_address, run
 from .config import Config, counted, read_config
 from .filters import Channels, FilteredInbox, MessageFilter, NoClock, Tail, Types, message_filter
 from .here import reachable
+from .joining import read_broker
 from .printer import Printer
 from .report import MISSED_EVENT, MISSED_LINE, Events, JsonReport, LineReport, shown_log
 from .status import is_drawable
@@ -43,6 +44,8 @@ _SHOW_EVERY_S = 0.05
 _CLOSE_TIMEOUT_S = 1.5
 
 _LAST_LINES_S = 0.5
+
+_BROKER_TLS = ("broker_ca", "broker_cert", "broker_key")
 
 # Digits of a manufacturer ID of one byte, and of three.
 _ID_DIGITS = (2, 6)
@@ -166,6 +169,39 @@ def serve_command(
     insecure_token: Annotated[
         bool, typer.Option("--insecure-token", help="Take tokens without TLS, from other machines too.")
     ] = False,
+    broker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Join all hubs with the same session through this NATS server, as in nats://host:4222; may "
+            "be given several times for a cluster. Takes the extra nats. A password in it can be seen here "
+            "by other users of this machine: rather use the environment's MIDINET_BROKER.",
+        ),
+    ] = None,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What hubs that are one have in common: letters, digits, - and _. With --broker, it is "
+            "midinet if nothing else is said.",
+        ),
+    ] = None,
+    broker_credentials: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The NATS credentials to show, as nsc makes them.")
+    ] = None,
+    broker_nkey: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The seed of an NKEY to show to the broker.")
+    ] = None,
+    broker_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The CAs that the broker's TLS certificate may be from."),
+    ] = None,
+    broker_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A client certificate to show to the broker.")
+    ] = None,
+    broker_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its private key, if that is not in the same file.")
+    ] = None,
     stats_every: Annotated[
         float | None,
         typer.Option(
@@ -214,6 +250,7 @@ def serve_command(
       midinet serve :8080 --announce stage --allow 192.168.1.0/24
       midinet serve :8080 --cert hub.pem --key hub.key --token-file tokens
       midinet serve --no-clock --channel 1 --channel 10
+      midinet serve :8080 --broker nats://10.0.0.5:4222 --session stage
       midinet serve --config hub.toml
 
     \b
@@ -236,6 +273,16 @@ def serve_command(
         ssl = server_context(cert, key, client_ca)
     with config.blaming("token", "token_file", "insecure_token"):
         tokens = read_tokens(token or [], token_file, insecure=insecure_token)
+    with config.blaming("broker", "session", "broker_credentials", "broker_nkey", *_BROKER_TLS):
+        joined = read_broker(
+            broker,
+            session,
+            credentials=broker_credentials,
+            nkey=broker_nkey,
+            ca=broker_ca,
+            cert=broker_cert,
+            key=broker_key,
+        )
     settings = {
         "snapshot": _SNAPSHOTS[snapshot],
         "slow": slow.value,
@@ -246,6 +293,7 @@ def serve_command(
         "tokens": tokens,
         "insecure_token": insecure_token,
         "announce": announce,
+        **joined,
     }
     loop_factory = _uvloop_factory() if uvloop else None
     if as_json:

@@ -313,6 +313,12 @@ class Hub:
             turn.insert(position, said)
         return turn
 
+    def present(self) -> Performance:
+        """Return what was said to all, as of now. It stays as it is."""
+        self._flush_turn()
+        self._observe()
+        return self._performance.frozen()
+
     def _performance_of(self, outbox: Outbox) -> Performance:
         self._observe()
         return self._apart.get(outbox, self._performance).frozen()

@@ -643,15 +643,21 @@ def note_off(key: int) -> bytes:
     return bytes((0x80 | key >> 7, key & 127, 64))
 
 
+def setting(place: int, value: int, least: int = 0) -> bytes:
+    """Return the message that sets a pedal, a bend or a pressure; `least` is the bend's least significant
+    byte."""
+    if place < POLY_PRESSURES:
+        return bytes((0xB0 | place >> 7, place & 127, value))
+    if place < PROGRAMS:
+        return bytes((0xA0 | place - POLY_PRESSURES >> 7, place & 127, value))
+    if place < BENDS_MSB:
+        return bytes((0xD0 | place - PRESSURES, value))
+    return bytes((0xE0 | place - BENDS_MSB, least, value))
+
+
 def _neutral(place: int) -> bytes:
     """The message that puts a pedal, a bend or a pressure back."""
-    if place < POLY_PRESSURES:
-        return bytes((0xB0 | place >> 7, place & 127, 0))
-    if place < PROGRAMS:
-        return bytes((0xA0 | place - POLY_PRESSURES >> 7, place & 127, 0))
-    if place < BENDS_MSB:
-        return bytes((0xD0 | place - PRESSURES, 0))
-    return bytes((0xE0 | place - BENDS_MSB, 0, 64))
+    return setting(place, 64 if place >= BENDS_MSB else 0)
 
 
 def _together(holders: list[Held]) -> Held:

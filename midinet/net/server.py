@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from mido import Message
 from ..address import format_address, service_name
 from ..errors import CloseReason, PortClosed, UsageError
 from ..gateways.announcement import Announcement
+from ..gateways.broker import DEFAULT_SESSION, Broker, check_session, need_nats, read_servers
 from ..gateways.mdns import need_zeroconf
 from ..hub.hub import Hub
 from ..wire.aside import HELLO, Aside, answer
@@ -91,6 +92,11 @@ class PortServer:
             environment variable MIDINET_INTERFACES limits it to the interfaces with these addresses,
             separated by commas. None announces nothing, and so does a server that only this machine can
             reach.
+        broker: the URL of a NATS server, or several of one cluster, as in "nats://localhost:4222": this hub
+            and all others with the same session are then one. Needs `relay=True` and the extra `nats`; None
+            is no broker. While it is away this hub goes on by itself.
+        session: what hubs that are one have in common: 1 to 64 letters, digits, - and _.
+        broker_options: keywords of nats.connect: `user_credentials`, `nkeys_seed`, `tls` and so on.
         options: the settings of each connection, one by one, as `LinkOptions` lists them.
 
     Raises, when it is started:
@@ -121,10 +127,15 @@ class PortServer:
         max_clients_per_address: int = DEFAULT_MAX_CLIENTS_PER_ADDRESS,
         backlog: int = DEFAULT_BACKLOG,
         announce: str | None = None,
+        broker: str | Sequence[str] | None = None,
+        session: str = DEFAULT_SESSION,
+        broker_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         if (name := service_name(host)) is not None:
             raise ValueError(f"a server listens on a host and a port; announce={name!r} gives it a name")
+        if broker is not None and not relay:
+            raise ValueError("broker= joins hubs: it needs relay=True")
         if snapshot not in (True, False, "notes"):
             raise ValueError(f"snapshot must be True, False or 'notes', not {snapshot!r}")
         if hello_timeout <= 0:
@@ -145,6 +156,10 @@ class PortServer:
             hello_timeout=hello_timeout,
         )
         self._crowd = Crowd(max_clients=max_clients, max_clients_per_address=max_clients_per_address)
+        self._broker_urls = None if broker is None else read_servers(broker)
+        self._session = check_session(session)
+        self._broker_options = broker_options
+        self._broker: Broker | None = None
         self._inbox = self._make_inbox(tagged=yield_ports)
         # A relay keeps messages for a reader only once there is one.
         self._is_read = not relay
@@ -179,6 +194,8 @@ class PortServer:
             raise UsageError(f"the server {self.name} was started before")
         if self._announcement is not None:
             need_zeroconf()
+        if self._broker_urls is not None:
+            need_nats()
         self._started = True
         self._loop = asyncio.get_running_loop()
         self._hub = self._make_hub()
@@ -195,6 +212,16 @@ class PortServer:
             # It was closed meanwhile.
             self._stop_listening()
             raise self._closed_error()
+        if self._broker_urls is not None:
+            self._broker = Broker(
+                self._loop,
+                self._hub,
+                self._broker_urls,
+                self._session,
+                options=self._broker_options,
+                limits=self._options.outbox,
+                heard=self._hear_session,
+            )
         if self._announcement is not None:
             if all(is_loopback(address) for address, _ in self.addresses):
                 logger.info("%s is not announced: only this machine can reach it", self.name)
@@ -246,6 +273,8 @@ class PortServer:
         if self._announcement is not None:
             self._announcement.begin_close()
         await door.close()
+        if self._broker is not None:
+            await self._broker.close()
         if self._announcement is not None:
             await self._announcement.wait_closed()
         self._is_stopped = True
@@ -397,6 +426,7 @@ class PortServer:
             visitors=0 if self._door is None else self._door.visitors,
             turned_away=self._gone.turned_away,
             closed=self._gone.closed.copy(),
+            broker=None if self._broker is None else self._broker.stats,
         )
         stats.add(self._gone)
         for port in list(self._all):
@@ -410,6 +440,10 @@ class PortServer:
 
     def __repr__(self) -> str:
         return f"<{'closed' if self._closing else 'open'} PortServer {self.name}, {len(self._all)} clients>"
+
+    def _hear_session(self, broker: Broker, data: bytes) -> bool:
+        """What the clients of other hubs say is kept for who reads this one."""
+        return not self._is_read or self._inbox.put(broker, data)
 
     # Clients come and go.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CloseReason
+from ..gateways.broker import BrokerStats
 from ..wire.parser import DropStats
 
 if TYPE_CHECKING:
@@ -103,3 +104,5 @@ class ServerStats(PortStats):
     """Connections that ended without having been let in. They are in `closed` too."""
     closed: Counter[CloseReason] = field(default_factory=Counter)
     """How the connections that ended did so."""
+    broker: BrokerStats | None = None
+    """What went between this hub and those that a broker joins it with; None where there is no broker."""

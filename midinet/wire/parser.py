@@ -53,6 +53,8 @@ DEFAULT_MAX_SYSEX = 65536
 # In bytes that are whole messages.
 _WHOLE_MESSAGE = re.compile(rb"[\x80-\xff][\x00-\x7f]*\xf7?")
 
+_DATA_BYTES = bytes(range(128))
+
 # Three-byte messages, so many at a time: half of what `re` takes for each.
 _BLOCK = struct.Struct("3s" * 32)
 
@@ -341,6 +343,12 @@ class Parser:
             self._aside = None
         self._sysex = None
         self._held = b""
+
+
+def count_messages(data: bytes) -> int:
+    """Return how many whole messages these bytes are."""
+    # Each has one status byte, and a system exclusive message another one at its end.
+    return len(data.translate(None, _DATA_BYTES)) - data.count(END_OF_SYSEX)
 
 
 def split_messages(data: bytes) -> list[bytes]:

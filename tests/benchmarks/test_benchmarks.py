@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
@@ -28,6 +29,8 @@ SERVERS = ["midinet", "asyncio+mido", "mido"]
 HUBS = [contender.name for contender in CONTENDERS if contender.is_there()]
 RELAYS = [name for name in HUBS if name in ("midinet serve", "midinet serve --uvloop")]
 NATS = [name for name in HUBS if name == "nats-server"]
+UVLOOP = ["midinet on uvloop"] if find_spec("uvloop") else []
+IS_JOINED = bool(NATS) and find_spec("nats") is not None
 
 # By program, what its rows begin with.
 ROWS: dict[str, list[tuple[str, ...]]] = {
@@ -42,6 +45,17 @@ ROWS: dict[str, list[tuple[str, ...]]] = {
     "fanout": [*product(["1", "10"], HUBS)],
     "jam": [*product(["2", "5"], [*RELAYS, "asyncio+mido", *NATS, "bare sockets"])],
     "growth": [*((name,) for name in [*RELAYS, *NATS, "bare sockets"]), *product(["1", "10"], RELAYS)],
+    "session": [
+        ("1", "4"),
+        ("2", "2"),
+        *(
+            (name,)
+            for name in ["one hub by itself", "midinet", *UVLOOP, "nats-py alone", "nats-server alone"]
+        ),
+        *product(["1", "10"], ["0", "1"]),
+    ]
+    if IS_JOINED
+    else [],
     "sysex": [*((name,) for name in 2 * [*RELAYS, "asyncio+mido", "bare sockets"])],
     "sync": [
         ("receive", "messages/s"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from benchmarks import load
-from benchmarks.load import Load
+from benchmarks.load import Load, Result
 from benchmarks.protocols import MIDI, MQTT, NATS, WEBSOCKET, Protocol
+from tests.harness.proxy import FaultyProxy
+from tests.harness.relay import relay
 
 PATIENCE_S = 20.0
 SUBSCRIBERS = 2
@@ -142,6 +145,21 @@ def test_what_a_server_says_besides_is_neither_lost_nor_wrong() -> None:
     for result in (fast, paced):
         assert result.deliveries == SUBSCRIBERS * result.published > ODD
         assert (result.lost, result.wrong) == (0, 0)
+
+
+async def test_subscribers_are_spread_over_servers_that_are_joined() -> None:
+    def measure(portno: int, far: int) -> Result:
+        with Load(portno, 3, others=[far]) as running:
+            return running.pace(count=COUNT, rate=100_000)
+
+    with relay() as portno:
+        async with FaultyProxy(portno) as proxy:
+            proxy.to_client.delay_s = 0.02
+            result = await asyncio.to_thread(measure, portno, proxy.portno)
+
+    assert (result.lost, result.wrong) == (0, 0)
+    first, _, third = map(min, result.latencies_by_subscriber)
+    assert min(first, third) >= 0.02
 
 
 def test_a_server_that_ends_a_connection_is_an_error() -> None:

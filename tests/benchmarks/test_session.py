@@ -1,0 +1,91 @@
+"""Hubs joined through a real nats-server, measured: every figure is there, and nothing is lost.
+
+The figures themselves are not looked at.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import session
+from tests.harness.needs import need, need_program
+
+ROOT = Path(__file__).resolve().parents[2]
+
+UVLOOP = [session.UVLOOP_HUBS] if importlib.util.find_spec("uvloop") else []
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What a quick run with 2 and with 3 hubs saves."""
+    need_program("nats-server", "Debian: apt-get install nats-server")
+    need(importlib.util.find_spec("nats"), "nats-py (pip install 'midinet[nats]')")
+    directory = tmp_path_factory.mktemp("session")
+    words = ["--quick", "--hubs", "2", "3", "--save", str(directory)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.session", *words],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=90,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    saved: list[Any] = json.loads((directory / "session.json").read_text(encoding="utf-8"))["tables"]
+    return saved
+
+
+def test_deliveries_stand_beside_one_hub_with_as_many_clients(tables: list[Any]) -> None:
+    assert [row[:2] for row in tables[0]["rows"]] == [[1, 4], [2, 2], [1, 6], [3, 2]]
+    assert all(row[2] > 0 for row in tables[0]["rows"])
+
+
+def test_a_hop_stands_beside_what_is_no_part_of_midinet(tables: list[Any]) -> None:
+    names = [session.ALONE, session.HUBS, *UVLOOP, session.NATS_PY, session.NATS_SERVER]
+    assert [row[0] for row in tables[1]["rows"]] == names
+    hops = {each["joined by"]: each for each in tables[1]["rounds"]}
+    for name, hop in hops.items():
+        assert len(hop["own_us"]) == (0 if name == session.NATS_SERVER else len(session.PERCENTS))
+        assert len(hop["other_us"]) == (0 if name == session.ALONE else len(session.PERCENTS))
+
+
+def test_costs_are_told_for_every_number_of_hubs(tables: list[Any]) -> None:
+    assert [row[:2] for row in tables[2]["rows"]] == [[1, 0], [1, 1], [1, 2], [10, 0], [10, 1], [10, 2]]
+
+
+def test_nothing_is_lost_or_wrong(tables: list[Any]) -> None:
+    lost = [each["lost"] for table in tables[:2] for each in table["rounds"]]
+    assert lost == [0] * (4 + 4 + len(UVLOOP))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells another process's time")
+def test_every_processor_time_is_told_where_there_is_somebody_to_take_it(tables: list[Any]) -> None:
+    for each in [*tables[0]["rounds"], *tables[2]["rounds"]]:
+        alone = each["hubs"] == 1
+        missing = {name for name, figure in each.items() if figure is None}
+        assert missing == ({"broker_us", "hearer_us"} & each.keys() if alone else set())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--hubs", "1"], "--hubs has to be 2"), (["--together", "100000"], "--together has to")],
+)
+def test_sizes_that_say_nothing_are_refused(options: list[str], words: str) -> None:
+    with pytest.raises(SystemExit, match=words):
+        session.main(["--quick", "--unpinned", *options])
+
+
+def test_without_a_broker_there_is_a_note_and_no_figure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    assert session.main(["--quick", "--unpinned"]) == 0
+
+    assert "Left out, since they are not installed: nats-server." in capsys.readouterr().out
