@@ -25,6 +25,7 @@ from .errors import (
     ServerBusy,
     UsageError,
 )
+from .gateways.broker import BrokerStats
 from .gateways.discovery import Service, ServiceChange, discover
 from .net.client import connect
 from .net.options import LinkOptions
@@ -37,6 +38,7 @@ from .wire.parser import Parser, ParserStats
 __version__ = "0.1.0"
 
 __all__ = [
+    "BrokerStats",
     "CloseReason",
     "ClosedConnection",
     "ConnectError",

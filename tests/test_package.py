@@ -26,7 +26,15 @@ def test_the_public_names() -> None:
         *("PortServer", "SocketPort", "connect", "Parser", "parse_address", "format_address"),
         *("discover", "Service", "ServiceChange"),
         *("LinkOptions", "tls_client_context", "tls_server_context"),
-        *("PortState", "PortStats", "ServerStats", "ParserStats", "ClosedConnection", "CloseReason"),
+        *(
+            "PortState",
+            "PortStats",
+            "ServerStats",
+            "BrokerStats",
+            "ParserStats",
+            "ClosedConnection",
+            "CloseReason",
+        ),
         *("MidinetError", "ConnectError", "ConnectRefused", "ListenError", "PortClosed", "ConnectionLost"),
         *("DeviceError", "NotAuthorized", "ServerBusy", "UsageError", "MissingExtra"),
     }

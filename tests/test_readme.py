@@ -23,6 +23,7 @@ import pytest
 
 from midinet import sync
 from tests.harness.jack import Instrument
+from tests.harness.nats import NatsServer
 from tests.harness.raw import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +92,7 @@ def make_certificate_and_token(folder: Path) -> None:
 
 def test_there_is_nothing_but_python_and_shell() -> None:
     assert {language for language, _ in BLOCKS} == {"python", "sh"}
-    assert len(PYTHON) == 11
+    assert len(PYTHON) == 12
 
 
 def test_the_server_and_both_clients_of_the_first_screen(
@@ -207,6 +208,25 @@ def test_two_ports_without_a_network() -> None:
 def test_moving_from_mido_is_changing_the_import(portno: int) -> None:
     assert program(PYTHON[8], portno).communicate(timeout=PATIENCE_S) == ("", "")
     assert "was: from mido.sockets import PortServer, connect" in PYTHON[8]
+
+
+def test_two_hubs_of_one_session(portno: int, started: list[subprocess.Popen[str]]) -> None:
+    pytest.importorskip("nats", reason="the extra nats is not installed")
+    with NatsServer() as broker, socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        portnos = portno, other.getsockname()[1]
+        other.close()
+        block = PYTHON[11].replace("nats://localhost:4222", broker.url)
+        for number in portnos:
+            started.append(program(block, number))
+            wait_until_listening(number, started[-1])
+        with sync.connect("localhost", portnos[0]) as one, sync.connect("localhost", portnos[1]) as two:
+            note = mido.Message("note_on", note=60, velocity=90)
+            # Until the hubs have met.
+            while (heard := two.poll()) is None:
+                one.send(note)
+                hub_is_there(started[0])
+            assert heard == note
 
 
 def test_the_commands_that_set_up_are_those_of_continuous_integration() -> None:

@@ -224,8 +224,8 @@ class Broker:
     async def _send(self, client: Client) -> None:
         while True:
             await self._something.wait()
-            self._something.clear()
             self._publish_gathered()
+            self._something.clear()
             packets, self._packets = self._packets, []
             for packet in packets:
                 if len(packet) > client.max_payload:

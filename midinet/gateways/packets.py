@@ -62,6 +62,9 @@ _PARAMETER = struct.Struct(">BBBBBBI")
 
 HEADER_BYTES = _HEADER.size
 
+# Bytes of bodies that have but one length.
+_LENGTHS = {ALIVE: _DIGEST.size, ASK: IDENTITY_BYTES, BYE: 0}
+
 # Where settings can be, and what is none.
 _PLACES = 4256
 _UNSET = 255
@@ -120,8 +123,9 @@ def unpack(data: bytes) -> Packet | None:
     if magic != _MAGIC or version != VERSION or hub == EVERYBODY:
         return None
     body = data[HEADER_BYTES:]
-    lengths = {FRAMES: len(body) > 0, ALIVE: len(body) == _DIGEST.size, ASK: len(body) == IDENTITY_BYTES}
-    if not lengths.get(kind, kind == STATE or (kind == BYE and not body)):
+    if kind == FRAMES and not body:
+        return None
+    if kind not in (FRAMES, STATE) and len(body) != _LENGTHS.get(kind):
         return None
     return Packet(kind, hub, number, said_at / 1_000_000, body)
 

@@ -317,6 +317,11 @@ class Session:
             self._say_for(peer, data, messages, now)
 
     def _say_for(self, peer: _Peer, data: bytes, messages: int, now: float) -> None:
+        if not self._remote.owes:
+            # There is nothing to be said beside it, so it is on its way before it is noted.
+            self._say(data, messages)
+            self._remote.observe(data, peer, now)
+            return
         owed = self._remote.observe(data, peer, now)
         self._remote.tell_holders()
         self._say(data + b"".join(owed), messages + len(owed))

@@ -14,7 +14,7 @@ from midinet import DeviceError, PortState, UsageError
 from midinet.gateways.hardware import Bridge, DeviceState, bridge, open_port
 from midinet.gateways.members import DevicePort
 from midinet.wire.codec import decode, encode
-from tests.harness.jack import Instrument, Jack, bend, in_time, until
+from tests.harness.jack import Instrument, Jack, bend, until
 
 Plug = Callable[..., Instrument]
 
@@ -126,41 +126,33 @@ async def test_a_snapshot_brings_a_device_to_what_is_set(plug: Plug) -> None:
 async def test_ten_thousand_messages_keep_their_order(plug: Plug) -> None:
     keys = plug("Keys", sounds=False)
     bends = [bend(number) for number in range(10_000)]
-
-    async def play() -> None:
-        async with (
-            served(relay=True) as server,
-            connected(server) as port,
-            bridge(server, inputs=["Keys"], api="jack") as devices,
-        ):
-            keys.play(*[ON] * 5)
-            assert await heard(port, 5) == [ON] * 5
-            keys.play_bends(len(bends))
-            came = []
-            while len(came) < len(bends) and (not came or came[-1] != bends[-1]):
-                came += await heard(port)
-            assert came == bends
-            assert state_of(devices, keys.out)[4:7] == (len(bends) + 5, 0, 0)
-
-    await in_time(play)
+    async with (
+        served(relay=True) as server,
+        connected(server) as port,
+        bridge(server, inputs=["Keys"], api="jack") as devices,
+    ):
+        keys.play(*[ON] * 5)
+        assert await heard(port, 5) == [ON] * 5
+        keys.play_bends(len(bends))
+        came = []
+        while len(came) < len(bends) and (not came or came[-1] != bends[-1]):
+            came += await heard(port)
+        assert came == bends
+        assert state_of(devices, keys.out)[4:7] == (len(bends) + 5, 0, 0)
 
 
 async def test_ten_thousand_messages_to_a_device_keep_their_order(plug: Plug) -> None:
     synth = plug("Synth", plays=False)
     bends = [bend(number) for number in range(10_000)]
-
-    async def play() -> None:
-        synth.heard.clear()
-        async with served() as server, bridge(server, outputs=["Synth"], api="jack") as devices:
-            for number, message in enumerate(bends):
-                await server.send(decode(message))
-                if number % 10 == 9:
-                    await asyncio.sleep(0.003)
-            await until(lambda: synth.heard[-1:] == bends[-1:])
-            assert synth.heard == bends
-            assert state_of(devices, synth.into)[4:7] == (0, len(bends), 0)
-
-    await in_time(play)
+    synth.heard.clear()
+    async with served() as server, bridge(server, outputs=["Synth"], api="jack") as devices:
+        for number, message in enumerate(bends):
+            await server.send(decode(message))
+            if number % 10 == 9:
+                await asyncio.sleep(0.003)
+        await until(lambda: synth.heard[-1:] == bends[-1:])
+        assert synth.heard == bends
+        assert state_of(devices, synth.into)[4:7] == (0, len(bends), 0)
 
 
 @pytest.mark.parametrize("size", [2, 100, 10_000, 60_000, 300_000])
@@ -168,14 +160,10 @@ async def test_system_exclusive_messages_of_any_size_reach_a_device(plug: Plug, 
     synth = plug("Synth", plays=False)
     sysex = bytes((0xF0, *[number % 128 for number in range(size - 2)], 0xF7))
     async with served(max_sysex=1 << 20) as server, bridge(server, outputs=["Synth"], api="jack"):
-
-        async def send() -> None:
-            synth.heard.clear()
-            server._say(sysex + b"\xc0\x05", 2)
-            await until(lambda: synth.heard[-1:] == [b"\xc0\x05"])
-            assert synth.heard == [sysex, b"\xc0\x05"]
-
-        await in_time(send)
+        synth.heard.clear()
+        server._say(sysex + b"\xc0\x05", 2)
+        await until(lambda: synth.heard[-1:] == [b"\xc0\x05"])
+        assert synth.heard == [sysex, b"\xc0\x05"]
 
 
 async def test_a_virtual_port_takes_long_system_exclusive_messages_too(jack: Jack, plug: Plug) -> None:
@@ -183,14 +171,10 @@ async def test_a_virtual_port_takes_long_system_exclusive_messages_too(jack: Jac
     async with served() as server, bridge(server, virtual="Stage", api="jack"):
         listener = plug("Listener", plays=False)
         await jack.connect(jack.own_ports("Stage")[0], listener.into)
-
-        async def send() -> None:
-            listener.heard.clear()
-            server._say(sysex + b"\xc0\x05", 2)
-            await until(lambda: listener.heard[-1:] == [b"\xc0\x05"])
-            assert listener.heard == [sysex, b"\xc0\x05"]
-
-        await in_time(send)
+        listener.heard.clear()
+        server._say(sysex + b"\xc0\x05", 2)
+        await until(lambda: listener.heard[-1:] == [b"\xc0\x05"])
+        assert listener.heard == [sysex, b"\xc0\x05"]
 
 
 async def test_system_exclusive_messages_of_a_device_pass_up_to_the_bound(plug: Plug) -> None:
@@ -252,22 +236,18 @@ async def test_a_device_that_nobody_reads_is_bounded_counted_and_let_go(
 async def test_a_flood_leaves_a_device_where_everyone_is(plug: Plug) -> None:
     synth = plug("Synth", plays=False)
     last = [bytes((0xB0 | channel, number, 100)) for channel in range(16) for number in range(70, 80)]
-
-    async def flood() -> None:
-        synth.heard.clear()
-        async with (
-            served(soft_outbox=4096) as server,
-            bridge(server, outputs=["Synth"], api="jack") as devices,
-        ):
-            for value in [*range(100), *range(101)]:
-                for message in last:
-                    server._say(bytes((message[0], message[1], value)), 1)
-            await until(lambda: state_of(devices, synth.into).messages_dropped > 0)
-            await until(lambda: synth.heard[-1:] == last[-1:])
-            final = {message[:2]: message for message in synth.heard}
-            assert set(final.values()) == set(last)
-
-    await in_time(flood)
+    synth.heard.clear()
+    async with (
+        served(soft_outbox=4096) as server,
+        bridge(server, outputs=["Synth"], api="jack") as devices,
+    ):
+        for value in [*range(100), *range(101)]:
+            for message in last:
+                server._say(bytes((message[0], message[1], value)), 1)
+        await until(lambda: state_of(devices, synth.into).messages_dropped > 0)
+        await until(lambda: synth.heard[-1:] == last[-1:])
+        final = {message[:2]: message for message in synth.heard}
+        assert set(final.values()) == set(last)
 
 
 # Devices come and go.

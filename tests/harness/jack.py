@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.harness.needs import need, need_program
@@ -27,8 +27,8 @@ _PR_SET_PDEATHSIG = 1
 class Jack:
     """A JACK server of the tests' own. JACK's library finds it by the environment.
 
-    Its periods are longer than one would play with. It goes on without clients that are late, and what came
-    in a period is then lost to them or comes twice, which on a busy machine would be seen here.
+    It waits for its clients in each period. Otherwise it would go on without those that are late, and
+    what came in a period would be lost to them or come twice, which on a busy machine would be seen here.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,8 @@ class Jack:
 
     def start(self) -> None:
         """Start it, and wait until it takes clients."""
-        words = ["--name", self.name, "--no-realtime", "-d", "dummy", "-r", "48000", "-p", "2048"]
+        pace = ["--no-realtime", "--sync", "--timeout", str(int(1000 * _START_S))]
+        words = ["--name", self.name, *pace, "-d", "dummy", "-r", "48000", "-p", "256"]
         self._process = subprocess.Popen(
             [self.program, *words],
             stdout=subprocess.DEVNULL,
@@ -213,17 +214,6 @@ if sounds:
     time.sleep(0.05)
     into.delete()
 """
-
-
-async def in_time(attempt: Callable[[], Awaitable[None]], *, times: int = 3) -> None:
-    """Try what takes JACK many periods, again if it failed: JACK goes on without clients that are late."""
-    for _ in range(times - 1):
-        try:
-            await attempt()
-        except AssertionError:
-            continue
-        return
-    await attempt()
 
 
 async def until(condition: Callable[[], object], *, seconds: float = 20.0) -> None:
