@@ -20,6 +20,10 @@ from tests.harness.needs import need, need_program
 # Seconds, many times what it takes.
 _START_S = 20.0
 
+# Milliseconds that JACK waits for a client in one period: longer than the system makes anybody wait, and short
+# enough for one that was killed.
+_PATIENCE_MS = 500
+
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 
@@ -41,7 +45,7 @@ class Jack:
 
     def start(self) -> None:
         """Start it, and wait until it takes clients."""
-        pace = ["--no-realtime", "--sync", "--timeout", str(int(1000 * _START_S))]
+        pace = ["--no-realtime", "--sync", "--timeout", str(_PATIENCE_MS)]
         words = ["--name", self.name, *pace, "-d", "dummy", "-r", "48000", "-p", "256"]
         self._process = subprocess.Popen(
             [self.program, *words],
