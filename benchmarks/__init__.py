@@ -8,6 +8,7 @@
     python -m benchmarks.fanout     one publisher, many subscribers, beside message brokers
     python -m benchmarks.jam        players who all hear each other
     python -m benchmarks.growth     what a relay costs as its clients become many
+    python -m benchmarks.hardware   instruments behind bridges, beside JACK alone
     python -m benchmarks.session    hubs that a nats-server joins, and what one hop adds
     python -m benchmarks.sysex      long system exclusive messages and the notes beside them
     python -m benchmarks.promises   what is promised in numbers, and what is measured
@@ -18,4 +19,15 @@ what is measured and how, `--quick` makes a program so short that it only shows 
 writes every round's figures, the tables and plots of them to benchmarks/results/ too.
 """
 
-PROGRAMS = ("parser", "latency", "sync", "fanout", "jam", "growth", "session", "sysex", "promises")
+PROGRAMS = (
+    "parser",
+    "latency",
+    "sync",
+    "fanout",
+    "jam",
+    "growth",
+    "hardware",
+    "session",
+    "sysex",
+    "promises",
+)

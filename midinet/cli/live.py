@@ -19,7 +19,7 @@ from ..hub.performance import Performance
 from ..net.port import PortState, SocketPort
 from ..net.server import PortServer
 from .filters import MessageFilter, Tail
-from .report import Events, Rates, losses, lost, session_in_words, short
+from .report import Events, Rates, hubs_in_words, losses, lost, short
 from .screen import PAINT_EVERY_S, Screen
 from .view import ClientLine, State, can_draw, clock_time, compose, counted
 
@@ -125,7 +125,8 @@ class HubView:
         stats = self._server.stats
         self._received_rate, self._sent_rate = self._rates.of(stats)
         self._losses = ", ".join(losses(stats))
-        self._session = [] if stats.broker is None else [session_in_words(stats.broker)]
+        if (broker := stats.broker) is not None:
+            self._session = [f"session {broker.session}: {hubs_in_words(broker)}"]
         before, self._client_rates = self._client_rates, {}
         clients = []
         for port in self._server.ports:

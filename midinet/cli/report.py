@@ -225,7 +225,7 @@ def stats_line(stats: ServerStats, received_rate: float, sent_rate: float) -> st
         f"in {short(received_rate)}/s, out {short(sent_rate)}/s"
     )
     if stats.broker is not None:
-        line += f", {session_in_words(stats.broker)}"
+        line += f", {hubs_in_words(stats.broker)}"
     parts = [f", {word}" for word in losses(stats)]
     while parts:
         more = ", ..." if len(parts) > 1 else ""
@@ -235,11 +235,9 @@ def stats_line(stats: ServerStats, received_rate: float, sent_rate: float) -> st
     return line
 
 
-def session_in_words(broker: BrokerStats) -> str:
-    """Return how a hub is joined to others."""
-    if not broker.connected:
-        return f"session {broker.session}: no broker"
-    return f"session {broker.session}: {broker.hubs + 1} hub{'s' if broker.hubs else ''}"
+def hubs_in_words(broker: BrokerStats) -> str:
+    """Return how many hubs are one, with the one that tells, as in "3 hubs"."""
+    return f"{broker.hubs + 1} hub{'s' if broker.hubs else ''}" if broker.connected else "no broker"
 
 
 def losses(stats: PortStats) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midinet import CloseReason
+from midinet import BrokerStats, CloseReason
 from midinet.cli.report import MISSED_EVENT, Rates, short, stats_line
 from midinet.net.stats import PortStats, ServerStats
 from midinet.wire.aside import answer, hello
@@ -63,6 +63,16 @@ def test_what_did_not_arrive_is_in_the_line_those_that_matter_most_first():
     )
 
 
+def test_a_hub_that_is_joined_to_others_says_to_how_many_and_what_went_amiss():
+    broker = BrokerStats(connected=True, hubs=2, gaps=3, late_notes=1, messages_thinned=5)
+    assert stats_line(ServerStats(clients=1, broker=broker), 0, 0) == (
+        "stats: 1 client, in 0/s, out 0/s, 3 hubs, not for other hubs 5, ..."
+    )
+    assert (
+        stats_line(ServerStats(broker=BrokerStats()), 0, 0) == "stats: 0 clients, in 0/s, out 0/s, no broker"
+    )
+
+
 def test_what_has_no_place_in_the_line_is_hinted_at():
     counts = {"messages_dropped": 1 << 30, "messages_thinned": 1 << 20, "turned_away": 12_345, "undefined": 1}
     line = stats_line(ServerStats(clients=256, **counts), 12_300, 999_000)
@@ -72,8 +82,12 @@ def test_what_has_no_place_in_the_line_is_hinted_at():
 @given(
     st.builds(
         ServerStats,
-        **{one.name: COUNTS for one in fields(ServerStats) if one.name not in ("closed", "clients")},
+        **{
+            one.name: COUNTS for one in fields(ServerStats) if one.name not in ("closed", "clients", "broker")
+        },
         clients=st.integers(0, 99_999),
+        broker=st.none()
+        | st.builds(BrokerStats, connected=st.booleans(), hubs=st.integers(0, 99), gaps=COUNTS),
     ),
     st.floats(0, 1e9),
     st.floats(0, 1e9),

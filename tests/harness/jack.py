@@ -20,8 +20,8 @@ from tests.harness.needs import need, need_program
 # Seconds, many times what it takes.
 _START_S = 20.0
 
-# Milliseconds that JACK waits for a client in one period: longer than the system makes anybody wait, and short
-# enough for one that was killed.
+# Milliseconds that JACK waits for a client in one period: longer than the system makes anybody wait, and
+# short enough for one that was killed.
 _PATIENCE_MS = 500
 
 # From linux/prctl.h.
