@@ -24,6 +24,11 @@ time of its hub, "hearer CPU µs" that of each other hub, which has no client, a
 nats-server. With no other hub there is no broker either. A client that comes to each hub at the end to see
 whether all has arrived is counted in.
 
+Broker: one of two joined hubs, with some clients of its own, while the nats-server is there, is stopped
+(SIGSTOP) and is killed, one after the other, beside a hub that has no broker: what it delivers to them at
+full speed, and the latency at the fixed rate. While the nats-server is there, it and the other hub need their
+share of the one core.
+
 Each figure is the median of the rounds' figures, and "noise" is half the distance between the best and the
 worst round. Dashes are for what is not there, or what the system does not tell. "lost" counts what did not
 arrive and what was wrong, in all rounds. Where the machine stalls for 0.2 s, that is the notes of another
@@ -34,6 +39,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
+import signal
 import socket
 import sys
 import time
@@ -58,6 +65,10 @@ HUBS = "midinet"
 UVLOOP_HUBS = "midinet on uvloop"
 NATS_PY = "nats-py alone"
 NATS_SERVER = "nats-server alone"
+
+# What the broker is at while a hub's own clients are served, and how many these are.
+STATES = ("none", "there", "stopped", "killed")
+_OWN_CLIENTS = 10
 
 # Descriptors, and clients of a hub, besides those that listen.
 _OTHERS = 100
@@ -116,6 +127,15 @@ class HopRound:
 
 
 @dataclass(frozen=True)
+class OwnRound:
+    """What one round gave with a hub's own clients: latencies at PERCENTS."""
+
+    speed: float
+    own_us: list[float]
+    lost: int
+
+
+@dataclass(frozen=True)
 class CostRound:
     """What one round of some hubs without clients gave, for each message."""
 
@@ -134,6 +154,8 @@ class Rounds:
     """By hubs and clients at each: of one hub that has all the clients, and of the hubs."""
     hop: defaultdict[str, list[HopRound]] = field(default_factory=lambda: defaultdict(list))
     """By what the servers are joined by."""
+    own: defaultdict[str, list[OwnRound]] = field(default_factory=lambda: defaultdict(list))
+    """By what the broker was at."""
     cost: defaultdict[tuple[int, int], list[CostRound]] = field(default_factory=lambda: defaultdict(list))
     """By messages at once and hubs."""
 
@@ -189,6 +211,21 @@ def _latencies_us(paced: Result) -> list[list[float]]:
     ]
 
 
+def measure_own(hub: servers.Server, options: argparse.Namespace) -> OwnRound:
+    """Serve a hub's own clients, at full speed and then paced."""
+    with bounded(), Load(hub.portno, _OWN_CLIENTS) as load:
+        fast = load.saturate(
+            seconds=options.seconds, window=max(options.window, options.batch), batch=options.batch
+        )
+        paced = load.pace(count=options.count, rate=options.rate)
+    latencies = [one for every in paced.latencies_by_subscriber for one in every]
+    return OwnRound(
+        speed=fast.deliveries / fast.seconds if fast.seconds else 0.0,
+        own_us=[seconds * 1e6 for seconds in percentiles(latencies, PERCENTS)] if latencies else [],
+        lost=fast.lost + fast.wrong + paced.lost + paced.wrong,
+    )
+
+
 def measure_cost(joined: Joined, at_once: int, options: argparse.Namespace) -> CostRound:
     """Measure what hubs do for each other, with nobody there but a publisher."""
     frames = streams.played_frames(_RING_FRAMES // at_once * at_once)
@@ -232,7 +269,12 @@ def measure(options: argparse.Namespace) -> list[Table]:
         allow_descriptors(_most_clients(options))
         for _ in range(options.rounds):
             _measure_round(rounds, brokers[0], options)
-    tables = [_scale_table(rounds), _hop_table(rounds, options), _cost_table(rounds, options)]
+    tables = [
+        _scale_table(rounds),
+        _hop_table(rounds, options),
+        _cost_table(rounds, options),
+        _own_table(rounds, options),
+    ]
     tables[0].notes = notes
     return tables
 
@@ -244,6 +286,7 @@ def _most_clients(options: argparse.Namespace) -> int:
 def _measure_round(rounds: Rounds, contender: Contender, options: argparse.Namespace) -> None:
     with _hubs(1, options) as alone:
         _measure_costs(rounds, alone, options)
+        _measure_states(rounds, alone, contender, options)
         for count in options.hubs:
             with (
                 servers.start(contender.peer, "relay", options.cores, **contender.options) as broker,
@@ -257,6 +300,19 @@ def _measure_round(rounds: Rounds, contender: Contender, options: argparse.Names
                     rounds.scale[count, clients].append(
                         (measure_scale(alone, total, options), measure_scale(joined, total, options))
                     )
+
+
+def _measure_states(rounds: Rounds, alone: Joined, contender: Contender, options: argparse.Namespace) -> None:
+    none, there, stopped, killed = STATES
+    rounds.own[none].append(measure_own(alone.hubs[0], options))
+    with (
+        servers.start(contender.peer, "relay", options.cores, **contender.options) as broker,
+        _hubs(2, options, broker) as joined,
+    ):
+        rounds.own[there].append(measure_own(joined.hubs[0], options))
+        for state, number in ((stopped, signal.SIGSTOP), (killed, signal.SIGKILL)):
+            os.kill(broker.pid, number)
+            rounds.own[state].append(measure_own(joined.hubs[0], options))
 
 
 def _measure_costs(rounds: Rounds, joined: Joined, options: argparse.Namespace) -> None:
@@ -398,6 +454,33 @@ def _cost_table(rounds: Rounds, options: argparse.Namespace) -> Table:
             {"messages at once": at_once, "hubs": hubs, "round": number, **asdict(one)}
             for number, one in enumerate(done)
         ]
+    return table
+
+
+def _own_table(rounds: Rounds, options: argparse.Namespace) -> Table:
+    table = Table(
+        f"{_OWN_CLIENTS} clients of one hub; latency at {options.rate:,.0f} messages/s",
+        [
+            Column("broker"),
+            Column("deliveries/s"),
+            Column("noise %", ".0f"),
+            Column("median µs"),
+            Column("99 % µs"),
+            Column("lost"),
+        ],
+    )
+    for state, done in rounds.own.items():
+        speeds = [one.speed for one in done]
+        table.rows.append(
+            [
+                state,
+                median(speeds),
+                noise(speeds),
+                *_medians([one.own_us for one in done]),
+                sum(one.lost for one in done),
+            ]
+        )
+        table.rounds += [{"broker": state, "round": number, **asdict(one)} for number, one in enumerate(done)]
     return table
 
 

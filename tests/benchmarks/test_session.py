@@ -59,6 +59,11 @@ def test_costs_are_told_for_every_number_of_hubs(tables: list[Any]) -> None:
     assert [row[:2] for row in tables[2]["rows"]] == [[1, 0], [1, 1], [1, 2], [10, 0], [10, 1], [10, 2]]
 
 
+def test_a_hub_s_own_clients_are_served_whatever_the_broker_is_at(tables: list[Any]) -> None:
+    assert [row[0] for row in tables[3]["rows"]] == list(session.STATES)
+    assert all(row[1] > 0 and row[5] == 0 for row in tables[3]["rows"])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system tells another process's time")
 def test_every_processor_time_is_told_where_there_is_somebody_to_take_it(tables: list[Any]) -> None:
     for each in [*tables[0]["rounds"], *tables[2]["rounds"]]:
