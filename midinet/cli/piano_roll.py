@@ -4,8 +4,6 @@
   drawn to the end; the messages that end all notes of a channel do so here too.
 - The sustain pedal has a line of its own below, one for each channel that uses it. It is down from 64 on
   (MIDI 1.0 Detailed Specification 4.2.1, page 11).
-- The picture is dark on a dark page where a viewer knows of that (CSS Media Queries 5, prefers-color-scheme),
-  and light elsewhere. It has a background of its own, so that it can be read on any page.
 - Its size has bounds, however long the take is: bars that are too close to be told apart are drawn as one.
 """
 
@@ -14,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import NamedTuple
-from xml.sax.saxutils import escape, quoteattr
 
 from mido import Message
 
 from ..hub.performance import ALL_NOTES_OFF, ALL_SOUND_OFF, DAMPER
+from . import svg
 from .schedule import minutes
+from .svg import number as n
 
 # Pixels. A second is as wide as can be read well, as long as the picture then fits a screen or three.
 _SECOND_WIDTH = 40
@@ -59,16 +58,13 @@ _COLOURS = (
     *("#7f8c1f", "#7d8590", "#d6455d", "#1f9e9e", "#b0479e", "#5b7fd6", "#6aa84f", "#b58863"),
 )
 _LIGHT_STYLE = """
-.paper { fill: #ffffff } .ink { fill: #1f2328 } .faint { fill: #59636e }
-.grid { stroke: #dfe3e8 } .frame { stroke: #8c959f } .shade { fill: #f3f5f7 }
+.grid { stroke: #dfe3e8 } .shade { fill: #f3f5f7 }
 .white { fill: #ffffff } .black { fill: #3d444d } .keys { fill: #59636e }
 """
 _DARK_STYLE = """
-.paper { fill: #0d1117 } .ink { fill: #e6edf3 } .faint { fill: #9198a1 }
-.grid { stroke: #262c36 } .frame { stroke: #656c76 } .shade { fill: #151b23 }
+.grid { stroke: #262c36 } .shade { fill: #151b23 }
 .white { fill: #c8d1da } .black { fill: #151b23 } .keys { fill: #3d444d }
 """
-_FONT = "font-family=\"system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\""
 
 
 class Bar(NamedTuple):
@@ -161,17 +157,12 @@ class _Picture:
     def draw(self) -> str:
         """Return it all."""
         width, height = self._right + _MARGIN, self._floor + _AXIS_HEIGHT
-        size = f'width="{width:g}" height="{height:g}"'
         count = len(self._notes)
         facts = f"{_duration(self._length_s)}, {count:,} note{'' if count == 1 else 's'}"
         name = _printable(self._name, int((width - 2 * _MARGIN) / _LETTER))
         parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width:g} {height:g}" '
-            f'{_FONT} role="img" aria-label={quoteattr(f"piano roll of {name}: {facts}")}>',
-            f"<style>{_style({bar.channel for bar in self._notes + self._pedals})}</style>",
-            f'<rect class="paper" {size}/>',
-            _text(_MARGIN, 30, name, size=17, weight=600),
-            _text(_MARGIN, 50, facts, kind="faint"),
+            svg.text(_MARGIN, 30, name, size=17, weight=600),
+            svg.text(_MARGIN, 50, facts, kind="faint"),
             *self._legend(),
             *self._paper(),
             *self._keyboard(),
@@ -181,9 +172,10 @@ class _Picture:
         if not count:
             middle = (self._top + self._bottom) / 2
             parts.append(
-                _text((self._left + self._right) / 2, middle, "no notes", anchor="middle", kind="faint")
+                svg.text((self._left + self._right) / 2, middle, "no notes", anchor="middle", kind="faint")
             )
-        return "\n".join([*parts, "</svg>", ""])
+        light, dark = _colours({bar.channel for bar in self._notes + self._pedals})
+        return svg.picture(f"piano roll of {name}: {facts}", width, height, parts, light=light, dark=dark)
 
     def _y(self, number: int) -> float:
         """The upper edge of a note's row."""
@@ -193,33 +185,33 @@ class _Picture:
         channels = sorted({bar.channel for bar in self._notes + self._pedals})
         if not channels:
             return []
-        y, parts = 70, [_text(_MARGIN, 70, "channel", size=12, kind="faint")]
+        y, parts = 70, [svg.text(_MARGIN, 70, "channel", size=12, kind="faint")]
         for number, channel in enumerate(channels):
             x = _MARGIN + 54 + number * 36
             parts.append(f'<path class="c{channel}" d="M{x} {y - 4}h10" stroke-width="10"/>')
-            parts.append(_text(x + 14, y, str(channel + 1), size=12))
+            parts.append(svg.text(x + 14, y, str(channel + 1), size=12))
         return parts
 
     def _paper(self) -> list[str]:
         """The rows of the black keys, lines between octaves, and the axis of time."""
         rows = [self._y(number) for number in range(self._low, self._high) if number % 12 in _BLACK_KEYS]
         across = self._right - self._left
-        shade = "".join(f"M{self._left:g} {_n(y)}h{across:g}v{self._row:g}h-{across:g}z" for y in rows)
+        shade = "".join(f"M{self._left:g} {n(y)}h{across:g}v{self._row:g}h-{across:g}z" for y in rows)
         parts = [f'<path class="shade" d="{shade}"/>']
         for number in range(self._low + 12, self._high, 12):
             y = self._y(number - 1)
-            parts.append(_line("grid", self._left, y, self._right, y))
+            parts.append(svg.line("grid", self._left, y, self._right, y))
         in_minutes = self._span_s >= 60
         for seconds in self._ticks():
             x = self._left + seconds * self._second
-            parts.append(_line("grid", x, self._top, x, self._floor))
-            parts.append(_line("frame", x, self._floor, x, self._floor + 4))
+            parts.append(svg.line("grid", x, self._top, x, self._floor))
+            parts.append(svg.line("frame", x, self._floor, x, self._floor + 4))
             text = minutes(seconds) if in_minutes else f"{seconds:g}"
-            parts.append(_text(x, self._floor + 18, text, anchor="middle", size=12))
-        parts.append(_line("frame", self._left, self._floor, self._right, self._floor))
+            parts.append(svg.text(x, self._floor + 18, text, anchor="middle", size=12))
+        parts.append(svg.line("frame", self._left, self._floor, self._right, self._floor))
         title = "minutes:seconds" if in_minutes else "seconds"
         middle = (self._left + self._right) / 2
-        parts.append(_text(middle, self._floor + 38, title, anchor="middle", size=12, kind="faint"))
+        parts.append(svg.text(middle, self._floor + 38, title, anchor="middle", size=12, kind="faint"))
         return parts
 
     def _ticks(self) -> Iterator[float]:
@@ -237,16 +229,16 @@ class _Picture:
             y = self._y(number)
             if number % 12 in _BLACK_KEYS:
                 # Two white keys meet behind it.
-                edges += f"M{_MARGIN} {_n(y + self._row / 2)}H{_n(back)}"
-                keys += f"M{_n(back)} {_n(y)}h{_n(width * 0.45)}v{self._row:g}h-{_n(width * 0.45)}z"
+                edges += f"M{_MARGIN} {n(y + self._row / 2)}H{n(back)}"
+                keys += f"M{n(back)} {n(y)}h{n(width * 0.45)}v{self._row:g}h-{n(width * 0.45)}z"
             elif number % 12 in (4, 11):
-                edges += f"M{_MARGIN} {_n(y)}h{width}"
+                edges += f"M{_MARGIN} {n(y)}h{width}"
         parts.append(f'<path class="frame" d="{edges}" fill="none" stroke-width="0.5"/>')
         parts.append(f'<path class="black" d="{keys}"/>')
         for number in range(self._low, self._high):
             if number % 12 == 0:
                 y = self._y(number) + self._row - 1
-                parts.append(_text(_MARGIN + 3, y, f"C{number // 12 - 1}", size=9, kind="keys"))
+                parts.append(svg.text(_MARGIN + 3, y, f"C{number // 12 - 1}", size=9, kind="keys"))
         return parts
 
     def _bars(self) -> list[str]:
@@ -269,7 +261,7 @@ class _Picture:
             channel: self._bottom + (number + 1) * _LANE_HEIGHT for number, channel in enumerate(self._lanes)
         }
         middle = (middles[self._lanes[0]] + middles[self._lanes[-1]]) / 2
-        parts = [_text(self._left - 8, middle + 3, "pedal", anchor="end", size=10, kind="faint")]
+        parts = [svg.text(self._left - 8, middle + 3, "pedal", anchor="end", size=10, kind="faint")]
         for channel, y in middles.items():
             path = "".join(self._segment(bar, y) for bar in bars if bar.channel == channel)
             parts.append(f'<path class="c{channel}" stroke-width="4" d="{path}"/>')
@@ -278,7 +270,7 @@ class _Picture:
     def _segment(self, bar: Bar, y: float) -> str:
         x = min(self._left + bar.begin * self._second, self._right - _LEAST_BAR)
         width = (bar.end - bar.begin) * self._second - _GAP
-        return f"M{_n(x)} {_n(y)}h{_n(max(width, _LEAST_BAR))}"
+        return f"M{n(x)} {n(y)}h{n(max(width, _LEAST_BAR))}"
 
     def _fewer(self, bars: list[Bar]) -> list[Bar]:
         """Bars that are no more than can be drawn, by joining those that are close to each other."""
@@ -325,14 +317,15 @@ def _duration(seconds: float) -> str:
     return f"{minutes(seconds)} minutes" if seconds >= 60 else f"{seconds:.1f} s"
 
 
-def _style(channels: Set[int]) -> str:
+def _colours(channels: Set[int]) -> tuple[str, str]:
+    """The styles of a light and of a dark page, with the colours of these channels."""
     light, dark = _LIGHT_STYLE, _DARK_STYLE
     for channel in sorted(channels):
         colour = _COLOURS[channel]
         lighter = bytes((255 + part) // 2 for part in bytes.fromhex(colour[1:])).hex()
         light += f".c{channel} {{ stroke: {colour} }}\n"
         dark += f".c{channel} {{ stroke: #{lighter} }}\n"
-    return f"{light}@media (prefers-color-scheme: dark) {{{dark}}}\n"
+    return light, dark
 
 
 def _printable(name: str, most: int) -> str:
@@ -343,28 +336,3 @@ def _printable(name: str, most: int) -> str:
     if len(shown) <= most:
         return shown
     return f"{shown[: math.ceil(most / 2) - 1]}…{shown[-(most // 2) :]}"
-
-
-def _n(number: float) -> str:
-    """A coordinate, to a tenth of a pixel."""
-    return f"{number:.1f}".removesuffix(".0")
-
-
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<path class="{kind}" d="M{_n(x1)} {_n(y1)}L{_n(x2)} {_n(y2)}"/>'
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    *,
-    size: float = 13,
-    anchor: str = "start",
-    weight: int = 400,
-    kind: str = "ink",
-) -> str:
-    return (
-        f'<text class="{kind}" x="{_n(x)}" y="{_n(y)}" font-size="{size:g}" font-weight="{weight}" '
-        f'text-anchor="{anchor}">{escape(text)}</text>'
-    )

@@ -1,15 +1,13 @@
-"""Histograms: their bars, and the picture of them as SVG, made of nothing but text.
-
-The picture is dark on a dark page and light on a light one where a viewer knows of that (CSS Media Queries 5,
-prefers-color-scheme), and light elsewhere. Its background is its own, so that it can be read on any page.
-"""
+"""Histograms: their bars, and the picture of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape
+
+from . import svg
 
 # Pixels.
 _WIDTH = 800
@@ -23,17 +21,12 @@ _AXIS_HEIGHT = 56
 _FOOT_LINE = 18
 
 # The colours of Okabe and Ito for what is told apart, their sky blue on dark ground; the rest are greys.
-_STYLE = """
-.paper { fill: #ffffff } .ink { fill: #1f2328 } .faint { fill: #59636e }
-.grid { stroke: #e4e7eb } .frame { stroke: #8c959f } .bar { fill: #0072b2 } .mark { stroke: #d55e00 }
-.marked { fill: #b34700 }
-@media (prefers-color-scheme: dark) {
-.paper { fill: #0d1117 } .ink { fill: #e6edf3 } .faint { fill: #9198a1 }
-.grid { stroke: #21262d } .frame { stroke: #656c76 } .bar { fill: #56b4e9 } .mark { stroke: #e69f00 }
-.marked { fill: #e69f00 }
-}
-"""
-_FONT = "font-family=\"system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\""
+_LIGHT_STYLE = (
+    ".grid { stroke: #e4e7eb } .bar { fill: #0072b2 } .mark { stroke: #d55e00 } .marked { fill: #b34700 }"
+)
+_DARK_STYLE = (
+    ".grid { stroke: #21262d } .bar { fill: #56b4e9 } .mark { stroke: #e69f00 } .marked { fill: #e69f00 }"
+)
 
 
 @dataclass(frozen=True)
@@ -107,21 +100,17 @@ def histogram(
     bottom = _TITLE_HEIGHT + _NAME_LINE * len(marks) + _BARS_HEIGHT
     whole = bottom + _AXIS_HEIGHT + _FOOT_LINE * len(foot) + _MARGIN / 2
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{whole:g}" '
-        f'viewBox="0 0 {_WIDTH} {whole:g}" {_FONT} role="img" aria-label={quoteattr(title)}>',
-        f"<style>{_STYLE}</style>",
-        f'<rect class="paper" width="{_WIDTH}" height="{whole:g}"/>',
-        _text(_MARGIN, 30, title, size=17, weight=600),
+        svg.text(_MARGIN, 30, title, size=17, weight=600),
         *_bars(bars, bottom),
         *_marks(bars, bottom, marks),
-        _text((_LEFT + _WIDTH - _MARGIN) / 2, bottom + 42, axis, anchor="middle"),
+        svg.text((_LEFT + _WIDTH - _MARGIN) / 2, bottom + 42, axis, anchor="middle"),
         f'<g transform="translate({_MARGIN} {bottom - _BARS_HEIGHT / 2:g}) rotate(-90)">'
-        f"{_text(0, 0, 'how many', anchor='middle')}</g>",
+        f"{svg.text(0, 0, 'how many', anchor='middle')}</g>",
     ]
     for number, line in enumerate(foot):
         at = bottom + _AXIS_HEIGHT + _FOOT_LINE * (number + 0.7)
-        parts.append(_text(_MARGIN, at, line, size=12, kind="faint"))
-    return "\n".join([*parts, "</svg>", ""])
+        parts.append(svg.text(_MARGIN, at, line, size=12, kind="faint"))
+    return svg.picture(title, _WIDTH, whole, parts, light=_LIGHT_STYLE, dark=_DARK_STYLE)
 
 
 def _bars(bars: Bars, bottom: float) -> list[str]:
@@ -133,8 +122,8 @@ def _bars(bars: Bars, bottom: float) -> list[str]:
     height = _BARS_HEIGHT / (math.ceil(tallest / every) * every)
     for count in range(0, tallest + every, every):
         at = bottom - count * height
-        parts.append(_line("frame" if count == 0 else "grid", _LEFT, at, right, at))
-        parts.append(_text(_LEFT - 8, at + 4, str(count), anchor="end", size=12))
+        parts.append(svg.line("frame" if count == 0 else "grid", _LEFT, at, right, at))
+        parts.append(svg.text(_LEFT - 8, at + 4, str(count), anchor="end", size=12))
     width = _bar_width(bars)
     for number, count in enumerate(bars.counts):
         parts.append(_bar(_LEFT + number * width, bottom, width, count * height, f"{count}"))
@@ -142,11 +131,11 @@ def _bars(bars: Bars, bottom: float) -> list[str]:
     for number in range(math.ceil(bars.low / tick - 1e-9), math.floor(bars.high / tick + 1e-9) + 1):
         across = _LEFT + (number * tick - bars.low) / bars.step * width
         text = bars.write(number * tick) if not bars.above or across < right - _MORE_WIDTH else ""
-        parts.append(_line("frame", across, bottom, across, bottom + 5))
-        parts.append(_text(across, bottom + 20, text, anchor="middle", size=12))
+        parts.append(svg.line("frame", across, bottom, across, bottom + 5))
+        parts.append(svg.text(across, bottom + 20, text, anchor="middle", size=12))
     if bars.above:
         parts.append(_bar(right - width, bottom, width, bars.above * height, f"{bars.above}"))
-        parts.append(_text(right, bottom + 20, "more", anchor="end", size=12))
+        parts.append(svg.text(right, bottom + 20, "more", anchor="end", size=12))
     return parts
 
 
@@ -162,10 +151,10 @@ def _marks(bars: Bars, bottom: float, marks: Sequence[tuple[float, str]]) -> lis
             across = _LEFT + (value - bars.low) / bars.step * _bar_width(bars)
             # Each name has a line of its own, so that two that are close do not hide each other.
             top = _TITLE_HEIGHT + _NAME_LINE * number
-            parts.append(_line("mark", across, top, across, bottom, dash="4 3"))
+            parts.append(svg.line("mark", across, top, across, bottom, dash="4 3"))
             is_right = across > _WIDTH * 0.7
             anchor, aside = ("end", -6) if is_right else ("start", 6)
-            parts.append(_text(across + aside, top + 10, name, anchor=anchor, size=12, kind="marked"))
+            parts.append(svg.text(across + aside, top + 10, name, anchor=anchor, size=12, kind="marked"))
     return parts
 
 
@@ -180,24 +169,3 @@ def _bar(left: float, bottom: float, width: float, height: float, name: str) -> 
     gap = min(1.0, width / 8)
     place = f'x="{left + gap:.2f}" y="{bottom - height:.2f}" width="{width - 2 * gap:.2f}"'
     return f'<rect class="bar" {place} height="{height:.2f}"><title>{escape(name)}</title></rect>'
-
-
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float, *, dash: str = "none") -> str:
-    place = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-    return f'<line class="{kind}" {place} stroke-dasharray="{dash}"/>'
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    *,
-    size: float = 13,
-    anchor: str = "start",
-    weight: int = 400,
-    kind: str = "ink",
-) -> str:
-    return (
-        f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" font-weight="{weight}" '
-        f'text-anchor="{anchor}">{escape(text)}</text>'
-    )

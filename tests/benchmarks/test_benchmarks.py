@@ -53,6 +53,7 @@ ROWS: dict[str, list[tuple[str, ...]]] = {
             for name in ["one hub by itself", "midinet", *UVLOOP, "nats-py alone", "nats-server alone"]
         ),
         *product(["1", "10"], ["0", "1"]),
+        *((state,) for state in ["none", "there", "stopped", "killed"]),
     ]
     if IS_JOINED
     else [],
