@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -11,11 +12,13 @@ from typing import Any
 
 import mido.sockets
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 from mido import Message
 
-from midinet import MissingExtra, PortServer, SocketPort, connect
+from midinet import MissingExtra, PortServer, SocketPort, connect, tls_client_context
+from midinet.cli.joining import read_broker
 from midinet.gateways.broker import first_messages
 from midinet.gateways.packets import FRAMES, pack
 from midinet.wire.parser import count_messages, split_messages
@@ -420,3 +423,43 @@ def test_what_is_too_long_for_one_packet_goes_in_several_of_whole_messages(
         assert pieces[-1]
     assert [message for piece in pieces for message in split_messages(piece)] == messages
     assert all(len(piece) <= size or count_messages(piece) == 1 for piece in pieces)
+
+
+async def test_an_nkey_is_shown_to_a_broker_that_asks_for_it(stage: Stage, tmp_path: Path) -> None:
+    import nkeys
+
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    (tmp_path / "seed").write_bytes(seed)
+    (tmp_path / "nats.conf").write_text(f"authorization {{ users = [ {{ nkey: {public} }} ] }}")
+    with NatsServer("--config", str(tmp_path / "nats.conf")) as guarded:
+        options = read_broker(
+            [guarded.url],
+            stage.session,
+            credentials=None,
+            nkey=tmp_path / "seed",
+            ca=None,
+            cert=None,
+            key=None,
+        )["broker_options"]
+        known = await stage.hub(guarded.url, broker_options=options)
+        stranger = await stage.hub(guarded.url)
+        await until(lambda: known.stats.broker.connected, "the broker")
+        assert not stranger.stats.broker.connected
+
+
+async def test_a_broker_with_tls_is_trusted_by_its_ca(stage: Stage, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    files = ("--tlscert", str(tmp_path / "cert.pem"), "--tlskey", str(tmp_path / "key.pem"))
+    with NatsServer("--tls", *files) as guarded:
+        url = guarded.url.replace("nats://", "tls://")
+        context = tls_client_context(tmp_path / "ca.pem")
+        one, two = [await stage.hub(url, broker_options={"tls": context}) for _ in range(2)]
+        await stage.together(one, two)
+        sender, listener = await stage.port(one), await stage.port(two)
+        await sender.send(NOTE_ON)
+        assert await receive(listener) == NOTE_ON
