@@ -19,13 +19,15 @@ import os
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..errors import MissingExtra
 from ..hub.hub import Hub
 from ..hub.outbox import Outbox, OutboxLimits
+from ..hub.performance import Performance
 from ..wire.parser import count_messages
 from ..wire.spec import END_OF_SYSEX
 from .packets import HEADER_BYTES, IDENTITY_BYTES
@@ -108,7 +110,8 @@ class Broker:
         servers: the URLs of one broker, or of several that are a cluster.
         session: hubs with the same are one.
         options: of nats.connect: credentials, keys, tls and so on.
-        limits: what may wait for the broker; None is what may wait for any peer.
+        limits: what may wait for the broker; None is what may wait for any peer. What is beyond gives way to
+            the performance in any case.
         heard: is told what comes from the other hubs' clients, in whole messages, until it returns False, and
             again after `_resume` was called.
 
@@ -155,7 +158,9 @@ class Broker:
         # Seconds between attempts to connect. Hubs that lost one broker do not all come back at once.
         self._pause = random.uniform(_RETRY_S, _MOST_RETRY_S)
         self._send_task: asyncio.Task[None] | None = None
-        self.outbox = Outbox(self._gather, lambda: None, limits=limits or OutboxLimits())
+        # A broker that is away is no reason to part with it, whatever becomes of slow peers.
+        limits = replace(limits or OutboxLimits(), slow="thin")
+        self.outbox = Outbox(self._gather, lambda: None, limits=limits)
         self.session = Session(
             os.urandom(IDENTITY_BYTES),
             self._performance,
@@ -215,7 +220,7 @@ class Broker:
             self._packets.append(packet)
             self._something.set()
 
-    def _performance(self) -> Any:
+    def _performance(self) -> Performance:
         performance = self._hub.present()
         # What it has in it has to go out before anything that is said of it.
         self._publish_gathered()
@@ -228,6 +233,8 @@ class Broker:
             self._something.clear()
             packets, self._packets = self._packets, []
             for packet in packets:
+                if self._is_away:
+                    break  # The others miss a number, and ask.
                 if len(packet) > client.max_payload:
                     self._too_long += 1
                     continue
@@ -294,6 +301,7 @@ class Broker:
                 self._send_task = self._loop.create_task(
                     self._send(client), name=f"midinet broker {self._name} send"
                 )
+                self._send_task.add_done_callback(partial(self._sender_ended, closed))
                 await self._found()
                 await closed.wait()
             except (OSError, self._nats.errors.Error) as error:
@@ -306,6 +314,11 @@ class Broker:
                 await self._disconnect(client, subscription)
             await self._lost()
             await asyncio.sleep(self._pause)
+
+    def _sender_ended(self, closed: asyncio.Event, task: asyncio.Task[None]) -> None:
+        # However it came to that: without it there is nothing to stay connected for.
+        if not self._closing:
+            closed.set()
 
     def _client_options(self, closed: asyncio.Event) -> dict[str, Any]:
         async def note_closed() -> None:

@@ -184,23 +184,14 @@ class Session:
         self._set_at: dict[object, float] = {}
         self._digest: tuple[Performance, int] | None = None
 
-    @property
-    def peers(self) -> list[bytes]:
-        """The other hubs that are there."""
-        return list(self._peers)
-
     # What this hub's clients say.
 
-    def publish(self, data: bytes, messages: int, now: float, said_at: float | None = None) -> None:
-        """Tell the others what this hub's clients said: whole messages, joined.
-
-        Args:
-            said_at: when they said it; None is now.
-        """
+    def publish(self, data: bytes, messages: int, now: float) -> None:
+        """Tell the others what this hub's clients said: whole messages, joined."""
         self._number += 1
         self._alert_until = now + _ALERT_S
         self.stats.messages_sent += messages
-        self._tell(FRAMES, now if said_at is None else said_at, data)
+        self._tell(FRAMES, now, data)
 
     def _tell(self, kind: int, now: float, body: bytes = b"") -> None:
         self.stats.packets_sent += 1

@@ -282,6 +282,38 @@ async def _send_all(peer: RawPeer, pieces: list[bytes]) -> None:
         await peer.send(piece)
 
 
+async def test_what_waits_for_a_broker_gives_way_also_where_slow_clients_are_disconnected(
+    stage: Stage, own_broker: NatsServer
+) -> None:
+    options = {"slow": "disconnect", "max_outbox": 1000}
+    one, two = await stage.hub(own_broker.url, **options), await stage.hub(own_broker.url, **options)
+    await stage.together(one, two)
+    listener = await stage.port(two)
+    own_broker.kill()
+    await until(lambda: not one.stats.broker.connected, "the loss")
+    async with RawPeer(one.addresses[0][1]) as sender:
+        await sender.send(bytes((0xB0, 7, 1)) * 5000 + bytes((0xB0, 7, 90)))
+        await until(lambda: one.stats.messages_received == 5001, "the hub to hear it")
+        own_broker.start()
+        while (heard := await receive(listener)) != Message("control_change", control=7, value=90):
+            assert heard.control == 7
+        await sender.send(b"\xc0\x05")
+        assert (await receive_until(listener, Message("program_change", program=5)))[-1].program == 5
+    assert one.stats.broker.messages_dropped == 0
+
+
+async def test_a_sender_that_ends_is_no_end_of_the_session(stage: Stage, broker: NatsServer) -> None:
+    one, two = await stage.hub(broker.url), await stage.hub(broker.url)
+    await stage.together(one, two)
+    sender, listener = await stage.port(one), await stage.port(two)
+    assert one._broker is not None
+    assert one._broker._send_task is not None
+    one._broker._send_task.cancel()
+    await until(lambda: one.stats.broker.connects == 2, "the hub to join again")
+    await sender.send(NOTE_ON)
+    assert await receive(listener) == NOTE_ON
+
+
 async def test_one_of_two_brokers_of_a_cluster_is_lost(stage: Stage) -> None:
     with (
         NatsServer("--cluster_name", "c", "--cluster", "nats://127.0.0.1:-1") as first,

@@ -178,10 +178,8 @@ def test_a_hub_that_joins_gets_what_is_set_and_only_notes_that_are_young() -> No
     network.run(0.05)
     new = network.open()
     network.run(0.1)
-    assert new.clients[0].heard == b"\xc0\x05" + control(0, 64, 127) + note_on(62) or (
-        sorted(split_messages(new.clients[0].heard))
-        == sorted([b"\xc0\x05", control(0, 64, 127), note_on(62)])
-    )
+    expected = [b"\xc0\x05", control(0, 64, 127), note_on(62)]
+    assert sorted(split_messages(new.clients[0].heard)) == sorted(expected)
     assert new.hub.present().values == one.hub.present().values
 
 
@@ -295,7 +293,7 @@ def test_after_a_partition_the_states_agree_within_a_second() -> None:
     assert values[11] == 5
     # No note is struck late.
     assert note_on(71) not in one.clients[0].heard
-    assert note_on(61) not in two.clients[0].heard[len(note_on(61)) * 4 :]
+    assert two.clients[0].heard.count(note_on(61)) == 1
     for site in network.sites:
         for client in site.clients:
             client.leave()
