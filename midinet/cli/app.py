@@ -29,7 +29,7 @@ _PLAIN: dict[str, Any] = {
 }
 
 # Beside midinet's own version, in a report of a fault: what it stands on, and what the extras bring.
-_PACKAGES = ("mido", "typer", "rich", "ifaddr", "python-rtmidi", "zeroconf", "uvloop")
+_PACKAGES = ("mido", "typer", "rich", "ifaddr", "python-rtmidi", "zeroconf", "nats-py", "uvloop")
 
 
 class _Page(NamedTuple):
