@@ -63,6 +63,9 @@ SEEKING_S = 0.4
 # Seconds without a word, after which a hub is taken for gone: two ALIVEs may be lost.
 GONE_S = 5.0
 
+# Other hubs: more than hear each other well, since each hears what all others say.
+_MOST_HUBS = 256
+
 # Seconds for which a hub that is gone is sought, and so many of them.
 _SOUGHT_S = 600.0
 _MOST_SOUGHT = 100
@@ -119,6 +122,8 @@ class SessionStats:
     """Packets that are of no hub, or damaged."""
     late_notes: int = 0
     """Note-ons that came too late to be struck."""
+    hubs_refused: int = 0
+    """Packets of hubs beyond those that there may be."""
     hubs_gone: int = 0
     """Hubs that ended without a word."""
 
@@ -249,6 +254,9 @@ class Session:
             self._sought.pop(packet.hub, None)
             if packet.hub in self._peers:
                 self._lose(packet.hub)
+            return
+        if packet.hub not in self._peers and len(self._peers) >= _MOST_HUBS:
+            self.stats.hubs_refused += 1
             return
         peer = self._peer(packet.hub, now)
         peer.heard_at = now

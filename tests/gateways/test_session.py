@@ -361,6 +361,15 @@ def test_what_is_no_packet_is_counted_and_ignored(packet: bytes) -> None:
     assert one.clients[0].heard == b""
 
 
+def test_hubs_without_end_are_refused_and_counted() -> None:
+    network = Network(1)
+    (one,) = network.sites
+    for number in range(1000):
+        one.session.receive(pack(FRAMES, number.to_bytes(16), 1, 0.0, note_on(60)), network.now)
+    # The first has no identity at all.
+    assert (one.stats.hubs, one.stats.hubs_refused, one.stats.malformed) == (256, 999 - 256, 1)
+
+
 @given(st.lists(st.binary(max_size=200)), st.integers(0, 1 << 30))
 def test_nothing_that_arrives_raises(damages: list[bytes], seed: int) -> None:
     network = Network(2)
