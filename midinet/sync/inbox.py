@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import ConnectionLost, PortClosed
 from ..net.inbox import Inbox, Source
-from .portal import WAIT_S, Closeable, Portal
+from .portal import Closeable, Portal, longest_wait
 
 # Messages that may be on their way to the loop before `send` waits for it: enough for the two threads to
 # take turns of a millisecond.
@@ -50,7 +50,8 @@ class Waiters:
         self._locks.append(lock)
         try:
             if not ready():
-                lock.acquire(timeout=WAIT_S)
+                longest = longest_wait()
+                lock.acquire(timeout=-1 if longest is None else longest)
         finally:
             try:
                 self._locks.remove(lock)

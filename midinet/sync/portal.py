@@ -24,8 +24,9 @@ from ..errors import UsageError
 
 T = TypeVar("T")
 
-# Windows does not interrupt a wait for a lock, so waits there are cut into pieces of so many seconds.
-WAIT_S = 0.1 if os.name == "nt" else -1.0
+# Ctrl-C that comes just before a wait for a lock is seen when the wait is over, and on Windows so is any. So
+# the main thread, which is the one to see it, waits in pieces of so many seconds.
+_PIECE_S = 0.1
 
 # How long a program that ends waits for its open ports to send what is left, in seconds.
 _EXIT_S = 1.0
@@ -34,6 +35,11 @@ _EXIT_S = 1.0
 # never blocks, so a thousandth is plenty, and nothing that goes wrong may stop the loop for good.
 _MAX_WRITE_S = 0.1
 _LOOK_S = 0.00002
+
+
+def longest_wait() -> float | None:
+    """Seconds that this thread may wait in one piece; None is as long as it takes."""
+    return _PIECE_S if threading.current_thread() is threading.main_thread() else None
 
 
 class _DaemonThreads(concurrent.futures.ThreadPoolExecutor):
@@ -190,10 +196,11 @@ class Portal:
             coroutine.close()
             raise
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        longest = longest_wait()
         try:
             while True:
                 try:
-                    return future.result(None if WAIT_S < 0 else WAIT_S)
+                    return future.result(longest)
                 except concurrent.futures.TimeoutError:
                     if future.done():
                         raise

@@ -25,6 +25,7 @@ import pytest
 from mido import Message
 
 from tests.harness.needs import need
+from tests.harness.programs import uncovered
 from tests.harness.screen import Screen
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -45,7 +46,7 @@ class Program:
     def __init__(self, path: Path, *arguments: str, **environment: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(path), *arguments],
-            env={**os.environ, **environment},
+            env={**uncovered(), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -324,6 +325,12 @@ def test_accept_many_looks_after_all_clients_at_once(stage: Stage, leave: Callab
 # The recipes.
 
 
+def introduce(first: Any, second: Any) -> None:
+    """Wait until both are clients of a hub that relays, which takes them in the order in which they came."""
+    second.send(Message("clock"))
+    assert hear(first, 1) == [Message("clock")]
+
+
 class Page:
     """The web page of an example, asked without a browser."""
 
@@ -360,6 +367,7 @@ def run_web_program(stage: Stage) -> tuple[Program, Page]:
 def test_aiohttp_hub_shows_what_is_held_and_plays_notes(web_stage: Stage) -> None:
     program, page = run_web_program(web_stage)
     player, listener = web_stage.connect(program), web_stage.connect(program)
+    introduce(player, listener)
     assert page.held() == []
     assert "<title>midinet</title>" in page.ask("GET", "/")[1]
     player.send(NOTE_ON)
@@ -379,6 +387,7 @@ def test_aiohttp_hub_shows_what_is_held_and_plays_notes(web_stage: Stage) -> Non
 def test_aiohttp_hub_lets_go_of_every_note_when_it_ends(web_stage: Stage) -> None:
     program, page = run_web_program(web_stage)
     player, listener = web_stage.connect(program), web_stage.connect(program)
+    introduce(player, listener)
     player.send(NOTE_ON)
     assert hear(listener, 1) == [NOTE_ON]
     answers: queue.Queue[tuple[int, str]] = queue.Queue()

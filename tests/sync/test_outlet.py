@@ -25,6 +25,7 @@ from midinet.sync import inbox as inbox_module
 from midinet.sync import portal as portal_module
 from midinet.sync.portal import Permit, Portal, get_portal
 from tests.harness.certificates import certificates
+from tests.harness.programs import uncovered
 from tests.harness.raw import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the loop has no selector here")
@@ -470,9 +471,7 @@ port = connect("127.0.0.1", int(sys.argv[1]), release_notes=False)
 
 def run(body: str, portno: int) -> subprocess.Popen[str]:
     words = [sys.executable, "-W", "error", "-c", INTERRUPTED + body, str(portno)]
-    # What measures coverage has locks of its own, which an interrupt at any moment leaves locked.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=uncovered())
 
 
 @contextlib.contextmanager

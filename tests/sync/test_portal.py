@@ -7,12 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from midinet.sync import PortServer
+from midinet.sync.inbox import Waiters
+from midinet.sync.portal import get_portal, longest_wait
+from tests.harness.programs import uncovered
 from tests.harness.raw import PATIENCE_S
 
 HEAD = """
@@ -26,12 +31,15 @@ NOTE = Message("note_on", note=60)
 
 
 @contextlib.contextmanager
-def program(body: str, portno: int = 0) -> Iterator[subprocess.Popen[str]]:
+def program(
+    body: str, portno: int = 0, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", HEAD + body, str(portno)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=environment,
     )
     with process:
         try:
@@ -254,11 +262,32 @@ except KeyboardInterrupt:
 port._portal.call(port._port._link.abort)
 for sock in (listener, deaf, *fillers):
     sock.close()
-"""
+""",
+        environment=uncovered(),
     ) as process:
         out, err = process.communicate(timeout=PATIENCE_S)
         assert (out, process.returncode) == ("interrupted True\n", 0), err
         assert err == ""
+
+
+def test_the_main_thread_alone_waits_in_pieces_for_ctrl_c_may_have_come_just_before() -> None:
+    waiters = Waiters(get_portal())
+    woken = threading.Event()
+
+    def wake() -> None:
+        woken.set()
+        waiters.wake()
+
+    rescue = threading.Timer(PATIENCE_S, wake)
+    rescue.start()
+    try:
+        waiters.wait_unless(lambda: False)
+        assert not woken.is_set()
+    finally:
+        rescue.cancel()
+        rescue.join()
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(longest_wait).result() is None
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent the POSIX way")
@@ -269,7 +298,8 @@ server = PortServer("127.0.0.1", 0)
 print(server.addresses[0][1], flush=True)
 for message in server:
     print(message)
-"""
+""",
+        environment=uncovered(),
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
