@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from .mdns import (
@@ -39,11 +40,14 @@ _REVIEW_S = 10.0
 # to ask for it, that is longer than somebody may be silent who has just spoken (RFC 6762 section 6).
 _LISTEN_S = 1.0
 
+# How often who has this machine's host name is asked for in that time: a question may be lost.
+_ASK_TIMES = 2
+
 # Numbers that a name may get before it is given up.
 _MAX_NUMBER = 99
 
-# The type and class of an SRV record on the Internet (RFC 2782, RFC 1035 section 3.2.4).
-_SRV, _IN = 33, 1
+# The types and the class of records on the Internet (RFC 2782, RFC 3596, RFC 1035 section 3.2).
+_SRV, _A, _AAAA, _IN = 33, 1, 28, 1
 
 
 class Announcement:
@@ -51,6 +55,10 @@ class Announcement:
 
     A name that somebody has gets a number, as in "stage (2)". Where there is no network, that is a line in
     the log, and it is tried again; where this machine's addresses change, they are announced anew.
+
+    Machines that are fresh from the box have the same host name, and the addresses of all of them would be
+    taken for one's. So where another has this one's, the hardware address is added to it; but not with TLS,
+    where a certificate names it.
 
     Args:
         name: what the server is called, see `check_service_name`.
@@ -71,6 +79,8 @@ class Announcement:
         interfaces: Collection[str] | None = None,
     ) -> None:
         self._wanted = check_service_name(name)
+        self._tls = tls
+        self._host = _host_name()
         self._properties = {
             b"txtvers": LAYOUT,
             b"tls": b"1" if tls else b"0",
@@ -123,11 +133,13 @@ class Announcement:
         zeroconf = open_zeroconf(here)
         info: ServiceInfo | None = None
         try:
-            info, broadcast = await self._register(zeroconf, here.reachable(addresses), addresses[0][1])
+            info, broadcast = await self._register(zeroconf, here, addresses)
             self.name = instance_name(info.name)
             logger.info("announced as %s", self.name)
             await broadcast
             while Here(self._interfaces).addresses == here.addresses:
+                if self._avoid_namesake(zeroconf, here):
+                    return
                 if rivals := _rivals(zeroconf, info):
                     if any(rival > _claim(info) for rival in rivals):
                         # Both began at once. Without a goodbye, which would be the other's too.
@@ -144,13 +156,17 @@ class Announcement:
             await close_zeroconf(zeroconf, info)
 
     async def _register(
-        self, zeroconf: AsyncZeroconf, addresses: list[str], portno: int
+        self, zeroconf: AsyncZeroconf, here: Here, addresses: Sequence[tuple[str, int]]
     ) -> tuple[ServiceInfo, asyncio.Future[None]]:
         """Take the first free name. Returns what was registered, and its announcement under way."""
         from zeroconf import NonUniqueNameException, ServiceInfo
 
+        reachable, portno = here.reachable(addresses), addresses[0][1]
         async with _names_taken(zeroconf) as taken:
-            await asyncio.sleep(_LISTEN_S)
+            for _ in range(_ASK_TIMES):
+                _ask_for_host(zeroconf, self._host)
+                await asyncio.sleep(_LISTEN_S / _ASK_TIMES)
+            self._avoid_namesake(zeroconf, here)
             for number in range(1, _MAX_NUMBER + 1):
                 name = _numbered(self._wanted, number)
                 if fold(name) in taken | self._lost:
@@ -160,8 +176,8 @@ class Announcement:
                     f"{name}.{TYPE}",
                     port=portno,
                     properties=self._properties,
-                    server=_host_name(),
-                    parsed_addresses=addresses,
+                    server=self._host,
+                    parsed_addresses=reachable,
                 )
                 try:
                     broadcast = asyncio.ensure_future(await zeroconf.async_register_service(info))
@@ -176,6 +192,24 @@ class Announcement:
         self._lost.clear()
         raise OSError(errno.EADDRINUSE, f"{_MAX_NUMBER} servers have that name")
 
+    def _avoid_namesake(self, zeroconf: AsyncZeroconf, here: Here) -> bool:
+        """Take another host name if another machine is heard to have it, by addresses that this one has not.
+        Returns whether that was done."""
+        unlike = _host_name(unlike=True)
+        if self._tls or self._host == unlike:
+            return False
+        from zeroconf import current_time_millis
+
+        now = current_time_millis()
+        records: list[Any] = []
+        for kind in (_A, _AAAA):
+            records += zeroconf.zeroconf.cache.get_all_by_details(self._host, kind, _IN)
+        heard = {ip_address(record.address) for record in records if not record.is_expired(now)}
+        if heard <= here.own:
+            return False
+        self._host = unlike
+        return True
+
 
 def _numbered(name: str, number: int) -> str:
     """Return a name with a number, cut where it would be too long (RFC 6763 appendix D)."""
@@ -183,13 +217,29 @@ def _numbered(name: str, number: int) -> str:
     return name.encode()[: MAX_NAME - len(suffix)].decode(errors="ignore") + suffix
 
 
-def _host_name() -> str:
-    """Return the name of this machine, as its certificate has it: the first label, in .local."""
+def _host_name(*, unlike: bool = False) -> str:
+    """Return the name of this machine, as its certificate has it: the first label, in .local.
+
+    Args:
+        unlike: make it one that no other machine has.
+    """
     label = re.sub("[^A-Za-z0-9-]+", "-", socket.gethostname().partition(".")[0]).strip("-")[:MAX_NAME]
     if label.lower() in ("", "localhost"):
         # Every machine is called that.
-        label = f"midinet-{uuid.getnode():x}"
+        label, unlike = "midinet", True
+    if unlike:
+        suffix = f"-{uuid.getnode():012x}"
+        label = label[: MAX_NAME - len(suffix)] + suffix
     return f"{label}.local."
+
+
+def _ask_for_host(zeroconf: AsyncZeroconf, host: str) -> None:
+    from zeroconf import DNSOutgoing, DNSQuestion  # type: ignore[attr-defined]  # In its __init__ all the same.
+
+    question = DNSOutgoing(0)
+    for kind in (_A, _AAAA):
+        question.add_question(DNSQuestion(host, kind, _IN))
+    zeroconf.zeroconf.async_send(question)
 
 
 def _claim(info: ServiceInfo) -> tuple[str, int]:

@@ -151,6 +151,8 @@ class Here:
 
         # By the number of the interface, which IPv6 goes by.
         found = {(adapter.index, _interface(ip)) for adapter in ifaddr.get_adapters() for ip in adapter.ips}
+        # All that this machine has, on whatever interface.
+        self.own = {one.ip for _, one in found}
         if interfaces:
             wanted = {ip_address(address.partition("%")[0]) for address in interfaces}
             if missing := wanted - {one.ip for _, one in found}:

@@ -432,6 +432,33 @@ def _hosts_of(other: AsyncZeroconf, name: str) -> set[str]:
     }
 
 
+HARDWARE_HOST = re.compile(re.escape(THIS_HOST) + r"-[0-9a-f]{12}\.local")
+
+
+async def test_where_another_machine_has_this_ones_host_name_their_addresses_stay_apart(name: str) -> None:
+    async with stranger() as other, discover() as changes:
+        register(other, f"{name} there", host=f"{THIS_HOST}.local.", addresses=["192.0.2.9"])
+        async with announced(f"{name} here") as server:
+            found = (await next_about(changes, f"{name} here")).service
+            assert HARDWARE_HOST.fullmatch(found.host)
+            assert found.addresses == ((LOOPBACK, port_of(server)),)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_machine_that_comes_later_with_the_same_host_name_is_told_apart_too(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(announcement, "_REVIEW_S", 0.1)
+    async with announced(name) as server, stranger() as other, discover() as changes:
+        assert (await next_about(changes, name)).service.host == f"{THIS_HOST}.local"
+        say(other, "strange", host=f"{THIS_HOST}.local.", addresses=["192.0.2.9"], only="A")
+        while True:
+            change = await next_about(changes, name)
+            if HARDWARE_HOST.fullmatch(change.service.host):
+                break
+        assert change.service.addresses == ((LOOPBACK, port_of(server)),)
+
+
 # Who is found.
 
 
@@ -846,6 +873,8 @@ def test_the_host_is_this_machine_in_local(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         monkeypatch.setattr(socket, "gethostname", lambda hostname=hostname: hostname)
         assert announcement._host_name() == host
+        label, _, hardware = announcement._host_name(unlike=True).partition(".")[0].rpartition("-")
+        assert (f"{label}.local.", len(hardware)) == (host, 12)
     for nothing in ("localhost", "", "ü"):
         monkeypatch.setattr(socket, "gethostname", lambda hostname=nothing: hostname)
         assert re.fullmatch(r"midinet-[0-9a-f]+\.local\.", announcement._host_name())
