@@ -26,6 +26,7 @@ FLOORS = {
     "gateways.devices": 5,
     "net": 6,
     "gateways.members": 7,
+    "gateways.wishes": 8,
     "__init__": 8,
     "sync": 9,
     "gateways.hardware": 10,

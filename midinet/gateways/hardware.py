@@ -33,7 +33,7 @@ from ..sync.ports import PortServer as BlockingServer
 from ..sync.ports import SocketPort as BlockingPort
 from .devices import Input, Output, System, Worker, open_system
 from .members import AtPort, AtServer, Device, DeviceState, Place
-from .names import choose, instrument, is_pattern, lasting, listed, match
+from .wishes import Wish, choose_there, find_all, find_device, is_there
 
 if TYPE_CHECKING:
     from typing import Self
@@ -100,7 +100,7 @@ def find_port(name: str, *, output: bool, api: str | None = None) -> str:
         MissingExtra: python-rtmidi is not installed.
     """
     inputs, outputs, system = _ports(api)
-    return _found(name, outputs if output else inputs, system, output=output)
+    return choose_there(name, outputs if output else inputs, system, output=output)
 
 
 def _ports(api: str | None) -> tuple[list[str], list[str], str]:
@@ -111,35 +111,11 @@ def _ports(api: str | None) -> tuple[list[str], list[str], str]:
         system.close()
 
 
-def _found(name: str, names: Sequence[str], system: str, *, output: bool) -> str:
-    if (found := choose(name, names, system)) is None:
-        kind = "output" if output else "input"
-        there = f"there are {listed(names)}" if names else "there are none"
-        raise DeviceError(f"there is no MIDI {kind} {name!r}: {there}")
-    return found
-
-
-@dataclass(slots=True)
-class _Wish:
-    """A port, or all that match, to be bridged whenever it is there."""
-
-    text: str
-    is_output: bool
-    # Of one that was found: what stays of its name.
-    found: str = ""
-    device: Device | None = None
-    trouble: str = ""
-
-    @property
-    def is_pattern(self) -> bool:
-        return is_pattern(self.text)
-
-
 @dataclass(slots=True)
 class _Settings:
     """What a bridge is to be."""
 
-    wishes: list[_Wish]
+    wishes: list[Wish]
     virtual: str | None
     api: str | None
     clock: bool
@@ -291,17 +267,23 @@ class Bridge:
         if ports == self._ports and not any(0 < device.retry_at <= now for device in self._devices):
             return
         self._ports = ports
-        found = self._find(ports, is_first=is_first)
-        changed = await self._part([device for device in self._devices if not self._is_there(device, found)])
+        wishes, system = self._settings.wishes, self._system.name
+        must = is_first and self._settings.is_required
+        found = find_all(wishes, ports, system, must=must, is_first=is_first)
+        for device in self._devices:
+            ways = {(device.input_name, False), (device.output_name, True)}
+            if device.trouble and ways.isdisjoint(found):
+                device.trouble, device.retry_at = "", 0.0
+        changed = await self._part([device for device in self._devices if not is_there(device, found)])
         if self._settings.virtual is not None:
             device = self._virtual_device(self._settings.virtual)
             for is_output in (True, False):
                 changed |= await self._open_way(device, device.name, is_output, must=is_first)
         for (name, is_output), wish in found.items():
-            device = self._device_of(name, is_output, wish)
+            known = find_device((name, is_output), wish, wishes, self._devices, system)
+            device = known or self._make_device(name)
             if not wish.is_pattern:
                 wish.device = device
-            must = is_first and self._settings.is_required
             changed |= await self._open_way(device, name, is_output, must=must)
         if changed:
             self._tell_change()
@@ -332,110 +314,22 @@ class Bridge:
         if self._settings.on_change is not None:
             self._loop.call_soon(self._settings.on_change, self._shown)
 
-    # Which ports are meant, and whose they are.
-
-    def _find(self, ports: tuple[list[str], list[str]], *, is_first: bool) -> dict[tuple[str, bool], _Wish]:
-        """Return the ports that are wanted and there, by name and whether it is an output."""
-        found: dict[tuple[str, bool], _Wish] = {}
-        # Names first: what is meant by one stays, also where a pattern means it too.
-        for wish in sorted(self._settings.wishes, key=lambda wish: wish.is_pattern):
-            names = ports[wish.is_output]
-            if wish.is_pattern:
-                for name in match(wish.text, names):
-                    found.setdefault((name, wish.is_output), wish)
-            elif (one := self._find_one(wish, names, is_first=is_first)) is not None:
-                found.setdefault((one, wish.is_output), wish)
-        for device in self._devices:
-            ways = {(device.input_name, False), (device.output_name, True)}
-            if device.trouble and ways.isdisjoint(found):
-                device.trouble, device.retry_at = "", 0.0
-        return found
-
-    def _find_one(self, wish: _Wish, names: Sequence[str], *, is_first: bool) -> str | None:
-        assert self._system is not None
-        system = self._system.name
-        if wish.found:
-            again = [name for name in names if lasting(name, system) == wish.found]
-            if again:
-                # Of two alike, the one that it was.
-                open_ones = [
-                    name
-                    for name in again
-                    if wish.device is not None and name == wish.device.way_name(wish.is_output)
-                ]
-                return (open_ones or again)[0]
-        name: str | None
-        try:
-            if is_first and self._settings.is_required:
-                name = _found(wish.text, names, system, output=wish.is_output)
-            else:
-                name = choose(wish.text, names, system)
-        except DeviceError as error:
-            if is_first:
-                raise
-            if wish.trouble != str(error):
-                logger.warning("%s", error)
-            wish.trouble = str(error)
-            return None
-        wish.trouble = ""
-        if name is not None:
-            wish.found = lasting(name, system)
-        return name
-
-    def _is_there(self, device: Device, found: Collection[tuple[str, bool]]) -> bool:
-        """Whether all that is open of a device is there and wanted."""
-        if device.is_virtual:
-            return True
-        return (device.input is None or (device.input_name, False) in found) and (
-            device.output is None or (device.output_name, True) in found
-        )
-
-    def _device_of(self, name: str, is_output: bool, wish: _Wish) -> Device:
-        """The instrument that a port belongs to."""
-        assert self._system is not None
-        system = self._system.name
-        own = [device for device in self._devices if not device.is_virtual]
-        for device in own:
-            if name == device.way_name(is_output):
-                return device
-        for device in own:
-            if (device.output if is_output else device.input) is not None:
-                continue
-            last = device.way_name(is_output)
-            if instrument(name, system) == instrument(last or device.way_name(not is_output), system):
-                return device
-            # Of two that are wanted by the same word, one plays and the other is played on.
-            if not last and not wish.is_pattern and self._is_wished_as(device, wish.text):
-                return device
-        device = self._make_device(name)
-        self._devices.append(device)
-        return device
-
-    def _is_wished_as(self, device: Device, text: str) -> bool:
-        return any(wish.device is device and wish.text == text for wish in self._settings.wishes)
+    # Devices come and go.
 
     def _make_device(self, name: str, *, is_virtual: bool = False) -> Device:
-        return Device(
-            name,
-            self._place,
-            self._loop,
-            is_virtual=is_virtual,
-            **self._filters,
-        )
+        device = Device(name, self._place, self._loop, is_virtual=is_virtual, **self._filters)
+        self._devices.append(device)
+        return device
 
     @property
     def _filters(self) -> dict[str, bool]:
         return {"clock": self._settings.clock, "active_sensing": self._settings.active_sensing}
 
-    # Devices come and go.
-
     def _virtual_device(self, name: str) -> Device:
         for device in self._devices:
             if device.is_virtual:
                 return device
-        device = self._make_device(name, is_virtual=True)
-        self._devices.append(device)
-        return device
+        return self._make_device(name, is_virtual=True)
 
     async def _open_way(self, device: Device, name: str, is_output: bool, *, must: bool) -> bool:
         """Open a port that is there, unless it is open. Returns whether that was done.
@@ -622,8 +516,8 @@ def bridge(
         raise ValueError("there is nothing to bridge: give inputs, outputs or virtual")
     settings = _Settings(
         wishes=[
-            *[_Wish(name, False) for name in dict.fromkeys(inputs)],
-            *[_Wish(name, True) for name in dict.fromkeys(outputs)],
+            *[Wish(name, False) for name in dict.fromkeys(inputs)],
+            *[Wish(name, True) for name in dict.fromkeys(outputs)],
         ],
         virtual=virtual or None,
         api=api,
@@ -678,7 +572,7 @@ async def open_port(
     if not (input or output):
         raise ValueError("a device is opened with input=True, output=True or both")
     settings = _Settings(
-        wishes=[_Wish(name, way) for way in (False, True) if (output if way else input)],
+        wishes=[Wish(name, way) for way in (False, True) if (output if way else input)],
         virtual=None,
         api=api,
         clock=clock,
