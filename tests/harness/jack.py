@@ -10,10 +10,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.harness.needs import need, need_program
 
@@ -23,6 +27,10 @@ _START_S = 20.0
 # Milliseconds that JACK waits for a client in one period: longer than the system makes anybody wait, and
 # short enough for one that was killed.
 _PATIENCE_MS = 500
+
+# JACK has room for so many servers on a machine. One that was killed keeps its place until another of its
+# name comes, so the names are few.
+_PLACES = 8
 
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
@@ -38,21 +46,33 @@ class Jack:
     def __init__(self) -> None:
         self.program = need_program("jackd", "Debian: apt-get install jackd2")
         self.rtmidi = load_rtmidi()
-        self.name = f"midinet-test-{os.getpid()}"
-        os.environ["JACK_DEFAULT_SERVER"] = self.name
         os.environ["JACK_NO_AUDIO_RESERVATION"] = "1"
-        self.start()
+        for place in range(_PLACES):
+            self.name = f"midinet-test-{place}"
+            try:
+                self.start()
+            except BlockingIOError:
+                continue  # Other tests have it.
+            os.environ["JACK_DEFAULT_SERVER"] = self.name
+            return
+        pytest.fail(f"{_PLACES} servers of JACK run in tests already")
 
     def start(self) -> None:
         """Start it, and wait until it takes clients."""
+        import fcntl  # Windows has none, and no JACK for these tests.
+
         pace = ["--no-realtime", "--sync", "--timeout", str(_PATIENCE_MS)]
         words = ["--name", self.name, *pace, "-d", "dummy", "-r", "48000", "-p", "256"]
-        self._process = subprocess.Popen(
-            [self.program, *words],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )
+        with open(Path(tempfile.gettempdir()) / f"{self.name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It keeps the lock for as long as it runs.
+            self._process = subprocess.Popen(
+                [self.program, *words],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[lock.fileno()],
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
         end = time.monotonic() + _START_S
         while True:
             # In a process of its own: JACK's library would say much about each failure.
@@ -119,7 +139,7 @@ def load_rtmidi() -> Any:
 
 
 def _end_with_parent() -> None:
-    # JACK has room for eight servers on a machine, and a test process that is killed would leave its own.
+    # A test process that is killed would leave its own.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
