@@ -156,7 +156,8 @@ class Outlet:
         self._flood_until = 0.0
         self._waiters = Waiters(portal)
         self._room_task: asyncio.Task[None] | None = None
-        self._ended = False
+        # Whether it takes no more. A sender that has not seen that yet may lose one message, and no second.
+        self.ended = False
 
     def __len__(self) -> int:
         return len(self._gathered)
@@ -176,8 +177,8 @@ class Outlet:
         if not self._called:
             self._call()
         limit = MAX_OUTLET if size < _LARGE else 1
-        while len(gathered) >= limit and not self._ended:
-            self._waiters.wait_unless(lambda: len(gathered) < limit or self._ended)
+        while len(gathered) >= limit and not self.ended:
+            self._waiters.wait_unless(lambda: len(gathered) < limit or self.ended)
 
     def _call(self) -> None:
         try:
@@ -222,14 +223,15 @@ class Outlet:
             try:
                 self._deliver(things, sum([size for _, size in written]))
             except (PortClosed, ConnectionLost):
-                self._ended = True
+                self.ended = True
         self._waiters.wake()
 
     def close(self, port: Closeable) -> None:
-        """On the loop: deliver what has gathered, and begin to close what it was delivered to."""
+        """On the loop: take no more, deliver what has gathered, and begin to close what it went to."""
+        # First of all. The loop's thread may have to wait at any point below, and others go on sending.
+        self.ended = True
         self.drain(force=True)
         port._begin_close()
-        self._ended = True
         self._gathered.clear()
         self._waiters.wake()
 

@@ -202,8 +202,10 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         self._portal.check()
         if self._port._reason is not None:
             self._refuse()
-        if self._port._outlet is not None:
-            self._port._outlet.send(frame, len(frame))
+        if (outlet := self._port._outlet) is not None:
+            if outlet.ended:
+                self._refuse()
+            outlet.send(frame, len(frame))
         elif self._server is not None:
             # An adopted client: in one order with what its server sends.
             self._server._outlet.send((frame, self._port), len(frame))
@@ -377,7 +379,7 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         """
         frame = encode(message)
         self._portal.check()
-        if self._server.closed:
+        if self._server.closed or self._outlet.ended:
             raise self._server._closed_error()
         self._outlet.send((frame, None), len(frame))
 
