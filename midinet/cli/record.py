@@ -123,6 +123,8 @@ async def record(
         except TimeoutError:
             pass
         finally:
+            # A signal may come before what had arrived by then was listened to.
+            take.extend((clock(), message) for message in port.iter_pending())
             save(take, music_of(take, opened_at, clock()), path, svg)
 
 

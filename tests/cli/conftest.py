@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,17 @@ class Command:
     def interrupt(self) -> None:
         """Press Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Have it stand still for the block. Signals that it gets meanwhile are what it heeds first."""
+        self.process.send_signal(signal.SIGSTOP)
+        ended = os.WEXITED | os.WNOWAIT
+        found = os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | ended)
+        assert found is not None
+        assert found.si_code == os.CLD_STOPPED, "it has ended"
+        yield
+        self.process.send_signal(signal.SIGCONT)
 
 
 class Hub(Command):
