@@ -111,13 +111,17 @@ class DeviceTarget:
     api: str | None = None
 
     @asynccontextmanager
-    async def connect(self, *, listens: bool = False) -> AsyncIterator[SocketPort]:
+    async def connect(
+        self, *, listens: bool = False, tell: Callable[[str], object] = tell, **more: Any
+    ) -> AsyncIterator[SocketPort]:
         """Open the device, and close it at the end of the block.
 
-        A device that is unplugged is waited for, and what it held is let go; both are told on standard error.
+        A device that is unplugged is waited for, and what it held is let go; both are told.
 
         Args:
             listens: open its input, and not its output.
+            tell: what to tell it with.
+            more: keywords of `midinet.gateways.hardware.open_port`.
 
         Raises:
             Complaint: there is no such device, or it cannot be opened; and what an address looks like.
@@ -136,7 +140,7 @@ class DeviceTarget:
 
         async with AsyncExitStack() as stack:
             way = {"input": listens, "output": not listens}
-            device = open_port(self.name, api=self.api, on_change=tell_change, **way)
+            device = open_port(self.name, api=self.api, on_change=tell_change, **way, **more)
             try:
                 port = await stack.enter_async_context(device)
             except (DeviceError, MissingExtra) as error:

@@ -144,12 +144,20 @@ class PortView:
         tail: that the port fills, and that follows the performance.
         events: that are told.
         only: the messages that are shown, and the channels of the notes; None is all.
+        is_server: a server is at the other end, with clients and some way off, and no device of this machine.
     """
 
     def __init__(
-        self, port: SocketPort, tail: Tail, events: Events, *, only: MessageFilter | None = None
+        self,
+        port: SocketPort,
+        tail: Tail,
+        events: Events,
+        *,
+        only: MessageFilter | None = None,
+        is_server: bool = True,
     ) -> None:
         self._port = port
+        self._is_server = is_server
         self._tail = tail
         self._events = events
         self._only = only
@@ -175,7 +183,7 @@ class PortView:
             figures=[
                 ("in", f"{short(self._received_rate)}/s"),
                 ("held", str(len(held))),
-                ("ping", self._round_trip()),
+                *([("ping", self._round_trip())] if self._is_server else []),
             ],
             losses=", ".join(losses(self._port.stats)),
             held=held,
@@ -194,6 +202,8 @@ class PortView:
     def _status(self) -> str:
         if self._port.state is not PortState.CONNECTED:
             return str(self._port.state.value)
+        if not self._is_server:
+            return "on this machine"
         return counted(self._port.peer_clients, "client")
 
     def _round_trip(self) -> str:

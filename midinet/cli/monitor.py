@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
 import typer
 
 from ..net.options import DEFAULT_MAX_INBOX
 from ..net.port import PortState, SocketPort
-from .access import Target, connecting
+from .access import DeviceTarget, Target, connecting
 from .common import Complaint, run, tell
 from .filters import Channels, FilteredInbox, MessageFilter, NoClock, Tail, Types, message_filter
 from .printer import OutputGone, Printer
@@ -22,9 +24,11 @@ from .status import is_drawable
 _LAST_LINES_S = 0.5
 
 
-@connecting("The server to listen to.")
+@connecting(
+    "The server to listen to, as HOST:PORT or midi://NAME, or an input port of this machine.", devices="input"
+)
 def monitor_command(
-    target: Target,
+    target: Target | DeviceTarget,
     lines: Annotated[
         bool,
         typer.Option("--lines", help="Print one line a message, and no live view, in a terminal too."),
@@ -37,7 +41,7 @@ def monitor_command(
         typer.Option(
             "--reconnect",
             help="Connect again when the connection is lost, for as long as it takes. A server that is not "
-            "there at first is waited for 10 s.",
+            "there at first is waited for 10 s. A port of this machine is waited for in any case.",
         ),
     ] = False,
 ) -> None:
@@ -54,7 +58,7 @@ def monitor_command(
     Examples:
       midinet monitor localhost:8080
       midinet monitor localhost:8080 --channel 10 --type note_on
-      midinet monitor localhost:8080 --no-clock | grep note_on
+      midinet monitor "USB MIDI" --no-clock | grep note_on
       midinet monitor studio.local:8080 --tls --token-file token --reconnect
     """
     only = message_filter(channel, types, no_clock)
@@ -65,19 +69,36 @@ def monitor_command(
     raise typer.Exit(run(work, until_stopped=True))
 
 
-async def monitor(target: Target, *, only: MessageFilter | None = None, reconnect: bool = False) -> None:
-    """Print what a server sends until it closes or nobody reads the output.
+def _listen(
+    target: Target | DeviceTarget, reconnect: bool, tell: Callable[[str], object]
+) -> AbstractAsyncContextManager[SocketPort]:
+    """Connect, and tell when the other side goes and when it is back."""
+    if isinstance(target, DeviceTarget):
+        return target.connect(listens=True, tell=tell)
+
+    def tell_state(port: SocketPort, state: PortState) -> None:
+        if state is PortState.RECONNECTING:
+            tell(f"{port.name} is gone; trying to connect again")
+        elif state is PortState.CONNECTED:
+            tell(f"connected to {port.name} again")
+
+    return target.connect(listens=True, reconnect=reconnect, on_state=tell_state)
+
+
+async def monitor(
+    target: Target | DeviceTarget, *, only: MessageFilter | None = None, reconnect: bool = False
+) -> None:
+    """Print what is heard until the other side closes or nobody reads the output.
 
     Args:
-        target: the server.
+        target: the server or the device.
         only: the messages to print; None is all.
-        reconnect: follow it across restarts, and say so on standard error.
+        reconnect: follow a server across restarts, and say so on standard error.
 
     Raises:
         ConnectionLost: the link broke; what arrived before is printed.
     """
-    connection = target.connect(listens=True, reconnect=reconnect, on_state=_tell_state)
-    async with Printer() as printer, connection as port:
+    async with Printer() as printer, _listen(target, reconnect, tell) as port:
         if only is not None:
             port._fill(FilteredInbox(only, DEFAULT_MAX_INBOX))
         printer.watch_reader()
@@ -99,29 +120,20 @@ async def monitor(target: Target, *, only: MessageFilter | None = None, reconnec
                 raise Complaint(f"cannot write: {error.cause.strerror}", 1) from None
 
 
-def _tell_state(port: SocketPort, state: PortState) -> None:
-    if text := _state_text(port, state):
-        tell(text)
-
-
-def _state_text(port: SocketPort, state: PortState) -> str:
-    if state is PortState.RECONNECTING:
-        return f"{port.name} is gone; trying to connect again"
-    return f"connected to {port.name} again" if state is PortState.CONNECTED else ""
-
-
 async def _print_all(port: SocketPort, printer: Printer) -> None:
     async for message in port:
         await printer.put(str(message))
 
 
-async def watch(target: Target, *, only: MessageFilter | None = None, reconnect: bool = False) -> None:
-    """Show what a server sends in a live view on standard output, a terminal, until it closes.
+async def watch(
+    target: Target | DeviceTarget, *, only: MessageFilter | None = None, reconnect: bool = False
+) -> None:
+    """Show what is heard in a live view on standard output, a terminal, until the other side closes.
 
     Args:
-        target: the server.
+        target: the server or the device.
         only: the messages to show; None is all.
-        reconnect: follow it across restarts.
+        reconnect: follow a server across restarts.
 
     Raises:
         ConnectionLost: the link broke.
@@ -129,22 +141,16 @@ async def watch(target: Target, *, only: MessageFilter | None = None, reconnect:
     from .live import PortView, paint
 
     events = Events()
-
-    def tell_state(port: SocketPort, state: PortState) -> None:
-        if text := _state_text(port, state):
-            events.tell(text)
-
-    connection = target.connect(listens=True, reconnect=reconnect, on_state=tell_state)
-    async with Printer() as printer, connection as port:
+    async with Printer() as printer, _listen(target, reconnect, events.tell) as port:
         tail = Tail(only, follow=True)
         port._fill(tail)
-        view = PortView(port, tail, events, only=only)
+        is_server = isinstance(target, Target)
+        view = PortView(port, tail, events, only=only, is_server=is_server)
         try:
             with shown_log(events, logging.INFO):
-                tasks = [
-                    asyncio.create_task(paint(view.look), name="midinet view"),
-                    asyncio.create_task(view.ping(), name="midinet ping"),
-                ]
+                tasks = [asyncio.create_task(paint(view.look), name="midinet view")]
+                if is_server:
+                    tasks.append(asyncio.create_task(view.ping(), name="midinet ping"))
                 try:
                     # Nothing is left to be read: this waits for the end, and raises what that was.
                     async for _ in port:

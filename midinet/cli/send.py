@@ -13,7 +13,7 @@ import typer
 from mido import Message
 
 from ..net.port import SocketPort
-from .access import Target, connecting
+from .access import DeviceTarget, Target, connecting
 from .common import Complaint, run, talk, tell
 
 # Seconds. What was given to `send` has to arrive, also over a slow network.
@@ -22,9 +22,11 @@ _CLOSE_TIMEOUT_S = 10.0
 _READ_BYTES = 65536
 
 
-@connecting("The server to send to.")
+@connecting(
+    "The server to send to, as HOST:PORT or midi://NAME, or an output port of this machine.", devices="output"
+)
 def send_command(
-    target: Target,
+    target: Target | DeviceTarget,
     messages: Annotated[
         list[str] | None,
         typer.Argument(metavar="MESSAGE", help="Messages in mido's text form; none, or -, reads lines."),
@@ -42,7 +44,7 @@ def send_command(
     \b
     Examples:
       midinet send localhost:8080 note_on note=60 velocity=90
-      midinet send localhost:8080 program_change program=5 note_on note=60
+      midinet send "USB MIDI" program_change program=5
       midinet monitor localhost:8080 | midinet send localhost:9090 -
     """
     if messages and messages != ["-"]:
@@ -94,11 +96,11 @@ def read_message(text: str) -> Message:
         raise Complaint(f"{text!r} is no message: {reason}") from None
 
 
-async def send(target: Target, messages: list[Message] | None) -> None:
+async def send(target: Target | DeviceTarget, messages: list[Message] | None) -> None:
     """Send messages, or those of standard input, and wait until they are on the wire.
 
     Raises:
-        Complaint: a line is no message, or the peer did not take everything.
+        Complaint: a line is no message, or the other side did not take everything.
         ConnectError, ConnectionLost, PortClosed: as the port says.
     """
     async with target.connect(close_timeout=_CLOSE_TIMEOUT_S) as port:

@@ -40,8 +40,8 @@ def files(tmp_path: Path) -> Path:
         ("serve localhost:99999", "between 1 and 65535"),
         ("serve 203.0.113.1:8080", "does not have that address"),
         ("serve {taken}", "the port is in use"),
-        ("monitor localhost", "'localhost' is no address"),
-        ("monitor localhost:0", "between 1 and 65535"),
+        ("monitor localhost", "(a server would be HOST:PORT, with a port from 1 to 65535, or midi://NAME)"),
+        ("monitor localhost:0", "(a server would be HOST:PORT, with a port from 1 to 65535"),
         ("monitor {free}", "nobody listens on"),
         ("send {free} clock", "nobody listens on"),
         ("send {taken} note_on note=200", "'note_on note=200' is no message"),
@@ -89,13 +89,14 @@ def files(tmp_path: Path) -> Path:
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(arguments, what, files, run):
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as other:
+        # Bound, so that nobody else gets it, and not listening.
+        other.bind(("127.0.0.1", 0))
         names = {
             "taken": f"127.0.0.1:{taken.getsockname()[1]}",
             "free": f"127.0.0.1:{other.getsockname()[1]}",
             "files": files,
         }
-        other.close()
         before = sorted(files.iterdir())
         status, out, err = run(*(word.format(**names) for word in arguments.split()))
     assert (status, out) == (2, "")

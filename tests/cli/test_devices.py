@@ -1,4 +1,4 @@
-"""Instruments in place of servers: midinet play plays on them, midinet record hears them."""
+"""Instruments in place of servers: midinet play and send play on them, record and monitor hear them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import mido
 import pytest
 
 from midinet.cli.access import DeviceTarget
+from tests.harness.terminal import CTRL_C, Terminal
 
 NOTE = mido.Message("note_on", note=60, velocity=90)
 NOTE_OFF = mido.Message("note_off", note=60)
@@ -29,13 +30,14 @@ def messages_in(path):
 # Playing.
 
 
-def test_a_device_plays_a_file_and_is_let_go_of(plug, run, tmp_path):
+def test_a_device_plays_a_file_and_is_let_go_of(plug, run, wait_until, tmp_path):
     synth = plug("synth")
     bend = mido.Message("pitchwheel", pitch=99)
     path = tune_of(tmp_path / "tune.mid", NOTE, bend, mido.Message("sysex", data=(1, 2, 3), time=10))
     assert run("play", synth.into, path, *JACK) == (0, "", "")
     unbent = mido.Message("pitchwheel", pitch=0)
     played = [NOTE, bend, mido.Message("sysex", data=(1, 2, 3)), NOTE_OFF, unbent]
+    wait_until(lambda: len(synth.heard) >= len(played), "the last of it")
     assert synth.heard == [bytes(message.bytes()) for message in played]
 
 
@@ -132,6 +134,53 @@ def test_a_midi_system_that_stops_costs_no_take(plug, jack, start, tmp_path):
     finally:
         jack.start()
     assert messages_in(path) == [NOTE, NOTE_OFF]
+
+
+# Messages by hand.
+
+
+def test_messages_are_sent_to_a_device_and_what_is_held_is_let_go_of(plug, run, wait_until):
+    synth = plug("synth")
+    program = mido.Message("program_change", program=5)
+    assert run("send", "synth", str(program), str(NOTE), *JACK) == (0, "", "")
+    wait_until(lambda: len(synth.heard) >= 3, "the note-off")
+    assert synth.heard == [bytes(message.bytes()) for message in (program, NOTE, NOTE_OFF)]
+
+
+def test_what_a_device_plays_is_shown_also_when_it_was_away(plug, start, wait_until):
+    keys = plug("keys")
+    monitor = start("monitor", "keys", "--type", "note_on", "--type", "note_off", *JACK)
+
+    def strike():
+        keys.play(b"\xf8", NOTE.bytes())
+        return monitor.out
+
+    wait_until(strike, "the first note")
+    keys.unplug()
+    monitor.wait_for("keys is gone; it is waited for\n", where="err")
+    heard = monitor.out.splitlines()
+    assert heard == [*[str(NOTE)] * (len(heard) // 2), *[str(NOTE_OFF)] * (len(heard) // 2)]
+    keys = plug("keys")
+    monitor.wait_for("keys is back\n", where="err")
+    keys.play(b"\x80\x3d\x40")
+    monitor.wait_for(f"{NOTE_OFF.copy(note=61)}\n")
+    monitor.interrupt()
+    assert monitor.wait() == 130
+
+
+def test_what_a_device_plays_is_watched(plug, start, wait_until):
+    keys = plug("keys")
+    with Terminal() as terminal:
+        monitor = start("monitor", "keys", *JACK, **terminal.options)
+        assert "on this machine" in terminal.wait_for("midinet monitor")
+        keys.play(NOTE.bytes())
+        text = terminal.wait_for("ch 1 C4")
+        assert "ping" not in text
+        keys.unplug()
+        terminal.wait_for("keys is gone; it is waited for")
+        terminal.wait_for("held 0")
+        terminal.press(CTRL_C)
+        assert monitor.wait() == 130
 
 
 # Wrong use.
