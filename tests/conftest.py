@@ -10,9 +10,15 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from midinet.sync.portal import get_portal
 from tests.harness.jack import Instrument, Jack
+
+# How long an example takes says nothing of what is tested: hypothesis allows 0.2 s for each, and so much for
+# making them, which a busy machine under coverage exceeds.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_sessionstart() -> None:

@@ -164,10 +164,12 @@ def test_a_server_is_waited_for_at_first_and_when_it_is_gone(start_hub, start, b
 
 def test_a_server_that_does_not_come_is_one_line_and_status_2(bridge, plug):
     plug("Keys")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = "{}:{}".format(*listener.getsockname())
-    bridged = bridge(address, "--input", "Keys")
-    assert bridged.wait() == 2
+    # Bound, so that nobody else gets it, and not listening.
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        address = "{}:{}".format(*silent.getsockname())
+        bridged = bridge(address, "--input", "Keys")
+        assert bridged.wait() == 2
     assert bridged.err == f"midinet: nobody listens on {address}\n"
 
 

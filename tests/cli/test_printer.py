@@ -98,6 +98,8 @@ async def test_putting_waits_for_room_and_the_loop_goes_on(output):
 async def test_flushing_waits_only_so_long(output):
     async with Printer() as printer:
         printer.offer(LONG)
+        while not printer._is_writing:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
         await printer.flush(0.05)
         assert printer._is_writing
         flushing = asyncio.create_task(printer.flush())

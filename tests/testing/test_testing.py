@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 from mido import Message
@@ -46,7 +47,8 @@ def test_a_plain_block_gives_two_blocking_ports() -> None:
             theirs.send(NOTE_ON)
     assert ours.closed
     assert theirs.closed
-    assert not get_portal().opened
+    # There may be others, which an earlier test left to end by themselves.
+    assert not {ours._port, theirs._port} & get_portal().opened.keys()
 
 
 def test_a_flood_between_blocking_ports_loses_nothing() -> None:
@@ -64,11 +66,11 @@ def test_a_flood_between_blocking_ports_loses_nothing() -> None:
 
 
 def test_blocking_ports_that_are_forgotten_are_closed() -> None:
-    async def opened() -> int:
-        return len(get_portal().opened)
+    async def opened() -> set[Any]:
+        return set(get_portal().opened)
 
     with pair() as ports:
-        assert get_portal().run(opened()) == 2
+        assert {port._port for port in ports} <= get_portal().run(opened())
     with pair() as ports:
         ours, _ = ports
         del _, ports
