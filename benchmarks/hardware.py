@@ -71,7 +71,8 @@ def missing() -> str | None:
 @contextmanager
 def jack_server() -> Iterator[None]:
     """Run a JACK server without hardware, which all processes started from here on find."""
-    name = f"midinet-benchmark-{os.getpid()}"
+    # JACK has few places for servers, and one that was killed keeps its own until its name comes again.
+    name = "midinet-benchmark"
     os.environ["JACK_DEFAULT_SERVER"] = name
     os.environ["JACK_NO_AUDIO_RESERVATION"] = "1"
     words = ["jackd", "--name", name, "--no-realtime", "-d", "dummy", "-r", "48000", "-p", "256"]

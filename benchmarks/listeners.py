@@ -22,7 +22,7 @@ from math import inf, isnan, nan
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
-from .crowd import Crowd, connect, send_some
+from .crowd import PATIENCE_S, Crowd, connect, send_some
 
 if TYPE_CHECKING:
     from typing import Self
@@ -42,7 +42,7 @@ _READ_BYTES = 262144
 
 _DISCARD = socket.MSG_TRUNC if sys.platform == "linux" else 0
 
-# Seconds without anything to read, until what is missing is given up.
+# Seconds without anything to read, until what is missing of a stream is given up.
 _MAX_SILENCE_S = 1.0
 
 
@@ -200,12 +200,12 @@ class Listeners:
         if send_some(self.player, frame) != len(frame):
             raise TimeoutError("the server does not take notes")
 
-    def _wait(self) -> bool:
-        """Read until all have heard everything. Returns False when nothing comes any more."""
+    def _wait(self, silence_s: float) -> bool:
+        """Read until all have heard everything. Returns False when nothing comes for so many seconds."""
         expected = len(self._played_at) * _NOTE_BYTES + self._sysexes * SYSEX_BYTES
         begun = time.perf_counter()
         while any(one.bytes < expected for one in self.hearings):
-            if not self._read() and time.perf_counter() - max(begun, self._heard_at) > _MAX_SILENCE_S:
+            if not self._read() and time.perf_counter() - max(begun, self._heard_at) > silence_s:
                 return False
         return True
 
@@ -229,7 +229,7 @@ class Listeners:
         behind = self._due = time.perf_counter()
         self._play(behind)
         self._due = inf
-        if not self._wait():
+        if not self._wait(PATIENCE_S):
             raise TimeoutError("not all hear a sysex and a note")
         attentive = [one for one in self.hearings if one.attends]
         sysex_s = max(one.ended_at for one in attentive) - start if sender is not None else 0.0
@@ -269,7 +269,7 @@ class Listeners:
         taken_s = now - start
         self._due = inf
         played, sysexes = len(self._played_at) - first, self._sysexes - before_sysexes
-        self._wait()
+        self._wait(_MAX_SILENCE_S)
         heard_s = self._heard_at - start
         latencies = array("d")
         lost = missed = surplus = 0

@@ -35,6 +35,9 @@ def pytest_sessionstart() -> None:
 # Seconds, many times what it takes.
 _PRINTER_S = 2.0
 
+# Descriptors that are there until the last test: no single one's.
+_KEPT: set[str] = set()
+
 
 def _descriptors() -> set[str]:
     if not os.path.isdir("/proc/self/fd"):
@@ -45,7 +48,7 @@ def _descriptors() -> set[str]:
             found.add(f"{number} -> {os.readlink(f'/proc/self/fd/{number}')}")
         except FileNotFoundError:
             pass  # The one that lists the directory.
-    return found
+    return found - _KEPT
 
 
 def _threads() -> set[str]:
@@ -68,8 +71,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         # It ends by itself after what it was printing, and nobody waits for it.
         if thread.name == "midinet printer":
             thread.join(_PRINTER_S)
-    assert not _threads() - threads, "threads were left running"
-    assert not _descriptors() - descriptors, "descriptors were left open"
+    assert not (left := _threads() - threads), f"threads were left running: {sorted(left)}"
+    assert not (left := _descriptors() - descriptors), f"descriptors were left open: {sorted(left)}"
     return result
 
 
@@ -95,9 +98,11 @@ def _no_task_left_in_async_tests(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def jack() -> Iterator[Jack]:
     """A JACK server."""
+    before = _descriptors()
     server = Jack()
+    _KEPT.update(_descriptors() - before)
     yield server
-    server.stop()
+    server.end()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ takes them from the README: the tests could not run the line that runs the tests
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -24,7 +25,7 @@ import pytest
 from midinet import sync
 from tests.harness.jack import Instrument
 from tests.harness.nats import NatsServer
-from tests.harness.raw import PATIENCE_S
+from tests.harness.raw import PATIENCE_S, until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -69,7 +70,7 @@ def program(block: str, portno: int, cwd: Path = ROOT) -> subprocess.Popen[str]:
 
 
 def wait_until_listening(portno: int, process: subprocess.Popen[str]) -> None:
-    for _ in range(1000):
+    for _ in range(int(PATIENCE_S / 0.01)):
         with socket.socket() as sock:
             sock.settimeout(PATIENCE_S)
             if sock.connect_ex(("127.0.0.1", portno)) == 0:
@@ -188,6 +189,8 @@ def test_a_server_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("zeroconf", reason="the extra discovery is not installed")
     monkeypatch.setenv("MIDINET_INTERFACES", "127.0.0.1")
     with sync.PortServer("", 0, announce="stage") as server:
+        # That takes its time, and the client looks for three seconds alone.
+        asyncio.run(until(lambda: server.announced))
         client = start(sys.executable, "-c", PYTHON[4])
         assert str(server.receive()) + "\n" == NOTE
         out, err = client.communicate(timeout=PATIENCE_S)
@@ -243,10 +246,12 @@ def test_there_is_no_other_command() -> None:
 
 
 @pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("python3 -m benchmarks.")])
-def test_the_commands_behind_the_figures(line: str) -> None:
+def test_the_commands_behind_the_figures(line: str, started: list[subprocess.Popen[str]]) -> None:
     # Quick: that it runs. The figures take minutes and a machine of one's own.
     program = start(sys.executable, *line.split()[1:], "--quick")
-    out, err = program.communicate(timeout=6 * PATIENCE_S)
+    started.append(program)
+    # Less than pytest lets a test take.
+    out, err = program.communicate(timeout=100)
     assert (program.returncode, err) == (0, "")
     assert "midinet" in out
 
@@ -269,7 +274,7 @@ def test_the_command_line_as_it_is_shown(
         return start(sys.executable, "-m", "midinet", *words[1:], cwd=tmp_path)
 
     def finish(process: subprocess.Popen[str]) -> str:
-        out, err = process.communicate(timeout=2 * PATIENCE_S)
+        out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, err
         return out
 
@@ -313,7 +318,7 @@ def test_the_command_line_of_instruments(
     keys, synth = plug("Keystation", sounds=False), plug("Synth", plays=False)
     with sync.PortServer("127.0.0.1", portno) as server:
         listing = start(sys.executable, "-m", *lines["ports"].split())
-        out, _ = listing.communicate(timeout=2 * PATIENCE_S)
+        out, _ = listing.communicate(timeout=PATIENCE_S)
         assert (keys.out in out, synth.into in out) == (True, True)
         words = shlex.split(lines["bridge"].replace("8080", str(portno)))
         bridge = start(sys.executable, "-m", *words)

@@ -21,6 +21,9 @@ from benchmarks.contenders import CONTENDERS, choose
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# Seconds that a program may take: many times what it does, and less than pytest lets a test take.
+PATIENCE_S = 100.0
+
 PARSERS = ["mido.Parser", "midinet Parser.feed", "midinet Parser.frames"]
 CLIENTS = ["midinet", "midinet.sync", "asyncio+mido", "mido", "bare socket"]
 SERVERS = ["midinet", "asyncio+mido", "mido"]
@@ -114,7 +117,7 @@ def run(program: str, *options: str) -> str:
         cwd=ROOT,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -34,7 +34,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
         cwd=ROOT,
         capture_output=True,
         encoding="utf-8",
-        timeout=90,
+        timeout=100,
     )
     assert (done.returncode, done.stderr) == (0, "")
     saved: list[Any] = json.loads((directory / "session.json").read_text(encoding="utf-8"))["tables"]

@@ -73,7 +73,6 @@ def small_sysexes(monkeypatch: pytest.MonkeyPatch) -> None:
     # A relay in a thread of the same process would take its time with long ones.
     monkeypatch.setattr(listeners, "SYSEX_BYTES", 600)
     monkeypatch.setattr(listeners, "SYSEX", SYSEX[:599] + b"\xf7")
-    monkeypatch.setattr(listeners, "_MAX_SILENCE_S", 0.05)
 
 
 def test_a_note_behind_a_sysex_is_timed_and_so_is_the_sysex() -> None:
@@ -88,7 +87,9 @@ def test_a_note_behind_a_sysex_is_timed_and_so_is_the_sysex() -> None:
 
 
 @pytest.mark.usefixtures("small_sysexes")
-def test_who_does_not_hear_a_sysex_and_a_note_is_missed() -> None:
+def test_who_does_not_hear_a_sysex_and_a_note_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listeners, "PATIENCE_S", 0.05)
+
     def passes(data: bytes, origin: int, listener: int) -> bytes:
         return data.replace(note(0), b"") if listener == 1 else to_others(data, origin, listener)
 

@@ -357,7 +357,8 @@ class Page:
 
 def run_web_program(stage: Stage) -> tuple[Program, Page]:
     portno = free_portno()
-    program = stage.run("aiohttp_hub", str(portno))
+    # aiohttp's own line, which it leaves in the buffer of a pipe.
+    program = stage.run("aiohttp_hub", str(portno), PYTHONUNBUFFERED="1")
     line = program.line()
     assert line is not None
     assert f"http://localhost:{portno}" in line, program.wait()

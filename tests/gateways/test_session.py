@@ -370,6 +370,7 @@ def test_hubs_without_end_are_refused_and_counted() -> None:
     assert (one.stats.hubs, one.stats.hubs_refused, one.stats.malformed) == (256, 999 - 256, 1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200)), st.integers(0, 1 << 30))
 def test_nothing_that_arrives_raises(damages: list[bytes], seed: int) -> None:
     network = Network(2)

@@ -46,33 +46,22 @@ class Jack:
     def __init__(self) -> None:
         self.program = need_program("jackd", "Debian: apt-get install jackd2")
         self.rtmidi = load_rtmidi()
+        place, self._lock = _take_place()
+        self.name = f"midinet-test-{place}"
+        os.environ["JACK_DEFAULT_SERVER"] = self.name
         os.environ["JACK_NO_AUDIO_RESERVATION"] = "1"
-        for place in range(_PLACES):
-            self.name = f"midinet-test-{place}"
-            try:
-                self.start()
-            except BlockingIOError:
-                continue  # Other tests have it.
-            os.environ["JACK_DEFAULT_SERVER"] = self.name
-            return
-        pytest.fail(f"{_PLACES} servers of JACK run in tests already")
+        self.start()
 
     def start(self) -> None:
         """Start it, and wait until it takes clients."""
-        import fcntl  # Windows has none, and no JACK for these tests.
-
         pace = ["--no-realtime", "--sync", "--timeout", str(_PATIENCE_MS)]
         words = ["--name", self.name, *pace, "-d", "dummy", "-r", "48000", "-p", "256"]
-        with open(Path(tempfile.gettempdir()) / f"{self.name}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # It keeps the lock for as long as it runs.
-            self._process = subprocess.Popen(
-                [self.program, *words],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[lock.fileno()],
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-            )
+        self._process = subprocess.Popen(
+            [self.program, *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
         end = time.monotonic() + _START_S
         while True:
             # In a process of its own: JACK's library would say much about each failure.
@@ -95,6 +84,11 @@ class Jack:
         # What clients leave that ended after it.
         for path in glob.glob(f"/dev/shm/jack_*{self.name}_*"):
             os.unlink(path)
+
+    def end(self) -> None:
+        """End it for good."""
+        self.stop()
+        os.close(self._lock)
 
     def _ask(self, *words: str) -> str:
         """Run one of JACK's programs, and return what it prints."""
@@ -124,6 +118,22 @@ class Jack:
     def plug(self, name: str, **options: Any) -> Instrument:
         """Plug in an instrument."""
         return Instrument(name, **options)
+
+
+def _take_place() -> tuple[int, int]:
+    """Return the number of a place that no other tests have, and the descriptor that keeps it while open."""
+    import fcntl  # Windows has none, and no JACK for these tests.
+
+    for place in range(_PLACES):
+        path = Path(tempfile.gettempdir()) / f"midinet-test-jack-{place}.lock"
+        lock = os.open(path, os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return place, lock
+    pytest.fail(f"{_PLACES} servers of JACK run in tests already")
 
 
 def load_rtmidi() -> Any:
