@@ -351,7 +351,8 @@ async def test_what_is_sent_behind_a_refused_hello_is_read_away(monkeypatch: pyt
 
 
 async def test_a_client_of_midos_is_let_go_by_a_server_with_tokens() -> None:
-    async with serving(tokens=[TOKEN], hello_timeout=0.2, relay=True) as server:
+    # So long that the note is there before it has passed: it is sent once the other thread has ended.
+    async with serving(tokens=[TOKEN], hello_timeout=1.0, relay=True) as server:
         client = await asyncio.to_thread(mido_connect, "127.0.0.1", portno(server))
         try:
             client.send(Message("note_on", note=60))
@@ -797,13 +798,14 @@ async def test_a_sysex_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_slow_sysex_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "_SYSEX_SILENCE_S", 0.3)
+    # So long that this process is not kept from sending in time.
+    monkeypatch.setattr(watch_module, "_SYSEX_SILENCE_S", 1.0)
     dump = b"\xf0" + bytes(30) + b"\xf7"
     async with serving() as server, RawPeer(portno(server)) as peer:
         receiver = asyncio.create_task(server.receive())
         began = time.monotonic()
-        await peer.send_slowly(dump, pause_s=0.015)
-        assert time.monotonic() - began > 0.3
+        await peer.send_slowly(dump, pause_s=0.04)
+        assert time.monotonic() - began > 1.0
         assert (await receiver).bytes() == list(dump)
         assert server.stats.sysex_aborted == 0
 

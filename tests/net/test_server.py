@@ -101,7 +101,7 @@ async def test_using_the_server_adopts_who_waits_and_loses_nothing(use: str) -> 
 
 
 async def test_a_waiting_client_is_read_only_to_a_bound_and_nothing_is_lost() -> None:
-    count = 100_000
+    count = 30_000
     async with serving(max_inbox=10) as server, RawPeer(portno(server)) as peer:
         sending = asyncio.create_task(peer.send(b"".join([frame(n % 128) for n in range(count)])))
         await until(lambda: server.stats.bytes_received > 0)
@@ -462,7 +462,7 @@ async def test_a_client_that_reads_again_in_time_misses_nothing() -> None:
 
 
 async def test_a_full_inbox_makes_senders_wait_and_drops_nothing() -> None:
-    count = 200_000
+    sent, enough = 0, False
     async with (
         serving(max_inbox=100) as server,
         # Disconnecting, for with it every note-on is sent, however late.
@@ -471,24 +471,32 @@ async def test_a_full_inbox_makes_senders_wait_and_drops_nothing() -> None:
         await server.send(note(0))
 
         async def send() -> None:
-            for number in range(count):
-                await client.send(note(number % 128))
+            nonlocal sent
+            # As many as the system takes, which is 100,000 on Linux, and then some that have to wait.
+            while not enough:
+                await client.send(note(sent % 128))
+                sent += 1
 
         sender = asyncio.create_task(send())
-        await until(lambda: client._link.outbox.stalled)
-        before = server.stats.messages_received
+        looks: list[bool] = []
+        # Not only for the moment that the system takes to make room.
+        await until(lambda: looks.append(client._link.outbox.stalled) or looks[-50:] == [True] * 50)
+        before = (sent, server.stats.messages_received)
         for _ in range(50):
             await asyncio.sleep(0)
-        assert not sender.done()
-        assert server.stats.messages_received == before
-        for number in range(count):
-            assert (await server.receive()).note == number % 128
+        assert (sent, server.stats.messages_received) == before
+        enough = True
+        heard = 0
+        while heard < sent or not sender.done():
+            assert (await server.receive()).note == heard % 128
+            heard += 1
         await sender
+        assert server.poll() is None
 
 
 async def test_one_flooding_client_leaves_turns_to_the_others() -> None:
     async with serving() as server, RawPeer(portno(server)) as flood, RawPeer(portno(server)) as good:
-        task = asyncio.create_task(flood.send(frame(1) * 300_000))
+        task = asyncio.create_task(flood.send(frame(1) * 100_000))
         heard = 0
         async for message in server:
             heard += message == note(1)
@@ -496,8 +504,8 @@ async def test_one_flooding_client_leaves_turns_to_the_others() -> None:
                 await good.send(frame(2))
             if message == note(2):
                 break
-        assert 5000 <= heard < 300_000
-        await flood_out(server, 300_000 - heard)
+        assert 5000 <= heard < 100_000
+        await flood_out(server, 100_000 - heard)
         await task
 
 

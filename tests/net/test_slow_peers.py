@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import ssl
 import sys
 import time
@@ -59,7 +60,15 @@ class Stage:
         """A relay that has patience. Its buffers and bounds are small, so that little traffic fills them."""
         files = certificates()
         context = tls_server_context(files.server_cert, files.server_key) if self._tls else None
-        settings = {"relay": True, "send_buffer": 4096, "soft_outbox": 4096, "stall_timeout": None} | options
+        settings: dict[str, Any] = {
+            "relay": True,
+            "send_buffer": 4096,
+            "soft_outbox": 4096,
+            "stall_timeout": None,
+            # Linux takes who has not read for so long for dead.
+            "dead_peer_timeout": None,
+        }
+        settings |= options
         async with PortServer("127.0.0.1", 0, ssl=context, **settings) as server:
             yield server
 
@@ -372,7 +381,7 @@ def test_a_peer_that_reads_little_by_little_is_not_disconnected(stage: Stage) ->
     async def scenario() -> None:
         # The system's buffer is not small: what a peer takes off it, the transport does not see for long.
         async with (
-            stage.serving(stall_timeout=0.3, send_buffer=65536) as server,
+            stage.serving(stall_timeout=1.0, send_buffer=65536) as server,
             stage.peer(server, receive_buffer=2048) as slow,
             stage.peer(server) as sender,
         ):
@@ -380,9 +389,9 @@ def test_a_peer_that_reads_little_by_little_is_not_disconnected(stage: Stage) ->
             await Player(sender, server).play_until_thinned(port)
             handed_over = port.stats.bytes_sent
             began = time.monotonic()
-            while time.monotonic() - began < 0.7:
+            while time.monotonic() - began < 2.2:
                 await slow.read(400)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
             # All this time, more than twice the timeout, the transport took nothing.
             assert port.stats.bytes_sent == handed_over
             assert not server.stats.closed
@@ -459,6 +468,7 @@ async def test_a_sender_above_max_rate_feels_it_and_nobody_else_does() -> None:
             connect("127.0.0.1", portno) as listener,
         ):
             await until(lambda: len(server.ports) == 3)
+            began = time.monotonic()
             # More than all the buffers on the way hold.
             flooding = asyncio.create_task(flood.send(b"\xb0\x01\x01" * 10_000_000))
             heard = 0
@@ -467,8 +477,8 @@ async def test_a_sender_above_max_rate_feels_it_and_nobody_else_does() -> None:
                 while (message := await listener.receive()).type != "note_on":
                     heard += 1
                 assert message.note == number
-            # In so short a time, no more than the burst and a little.
-            assert heard < 2000
+            # No more than the burst, a share that begins while there is still some of it, and the rate.
+            assert heard <= 20 + 1000 * (time.monotonic() - began)
             assert not flooding.done()
             flooding.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -484,6 +494,8 @@ def test_one_who_floods_does_not_drown_one_who_does_not(stage: Stage) -> None:
             stage.peer(server) as polite,
         ):
             flood_port, polite_port = port_of(server, flood), port_of(server, polite)
+            # Or the system holds ten megabytes of it at the end, all of which have to be taken.
+            flood.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
             stop = False
 
             async def send_the_flood() -> int:

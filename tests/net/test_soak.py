@@ -49,7 +49,8 @@ TRACED_CONNECTS = 1_000 if FULL else 200
 DRIPPING = 1_000 if FULL else 100
 STALLED = 500 if FULL else 50
 # Seconds. What is promised is 5, and all gone after 6.
-HELLO_TIMEOUT = 5.0 if FULL else 1.0
+# All of them have to be there until the good clients are in.
+HELLO_TIMEOUT = 5.0
 ALL_GONE = HELLO_TIMEOUT + 1.0
 # Seconds until a good client is in. What is promised is 0.2; a busy machine gets ten times that.
 IN_WITHIN = 2.0
