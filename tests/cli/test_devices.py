@@ -158,17 +158,18 @@ def test_what_a_device_plays_is_shown_also_when_it_was_away(plug, start, wait_un
     wait_until(strike, "the first note")
     keys.unplug()
     monitor.wait_for("keys is gone; it is waited for\n", where="err")
-    heard = monitor.out.splitlines()
-    assert heard == [*[str(NOTE)] * (len(heard) // 2), *[str(NOTE_OFF)] * (len(heard) // 2)]
     keys = plug("keys")
     monitor.wait_for("keys is back\n", where="err")
     keys.play(b"\x80\x3d\x40")
     monitor.wait_for(f"{NOTE_OFF.copy(note=61)}\n")
     monitor.interrupt()
     assert monitor.wait() == 130
+    *before, _ = monitor.out.splitlines()
+    strikes = len(before) // 2
+    assert before == [str(NOTE)] * strikes + [str(NOTE_OFF)] * strikes
 
 
-def test_what_a_device_plays_is_watched(plug, start, wait_until):
+def test_what_a_device_plays_is_watched(plug, start):
     keys = plug("keys")
     with Terminal() as terminal:
         monitor = start("monitor", "keys", *JACK, **terminal.options)
