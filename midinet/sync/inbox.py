@@ -226,11 +226,15 @@ class Outlet:
                 self.ended = True
         self._waiters.wake()
 
-    def close(self, port: Closeable) -> None:
-        """On the loop: take no more, deliver what has gathered, and begin to close what it went to."""
-        # First of all. The loop's thread may have to wait at any point below, and others go on sending.
+    def end(self) -> None:
+        """On the loop: take no more, and deliver what has gathered."""
+        # In this order: the loop's thread may have to wait at any point, and others go on sending.
         self.ended = True
         self.drain(force=True)
+
+    def close(self, port: Closeable) -> None:
+        """On the loop: end, and begin to close what it all went to."""
+        self.end()
         port._begin_close()
         self._gathered.clear()
         self._waiters.wake()

@@ -202,13 +202,14 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         self._portal.check()
         if self._port._reason is not None:
             self._refuse()
-        if (outlet := self._port._outlet) is not None:
-            if outlet.ended:
-                self._refuse()
-            outlet.send(frame, len(frame))
-        elif self._server is not None:
+        thing: Any = frame
+        if (outlet := self._port._outlet) is None:
             # An adopted client: in one order with what its server sends.
-            self._server._outlet.send((frame, self._port), len(frame))
+            assert self._server is not None
+            outlet, thing = self._server._outlet, (frame, self._port)
+        if outlet.ended:
+            self._refuse()
+        outlet.send(thing, len(frame))
 
     def _refuse(self) -> NoReturn:
         error = self._port._gone()
@@ -243,7 +244,7 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
     async def _close(self) -> None:
         outlet = self._port._outlet
         if outlet is not None:
-            outlet.drain(force=True)
+            outlet.end()
         if self.autoreset:
             self._port.reset()
         if outlet is not None:
@@ -318,7 +319,7 @@ class _LoopServer(AsyncPortServer):
     def _begin_close(self) -> None:
         for port in self._all:
             if port._outlet is not None:
-                port._outlet.drain(force=True)
+                port._outlet.end()
         super()._begin_close()
 
     def _tell_closed(self) -> None:
@@ -430,7 +431,7 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         self._portal.run(self._close())
 
     async def _close(self) -> None:
-        self._outlet.drain(force=True)
+        self._outlet.end()
         if self.autoreset:
             self._server.reset()
         self._outlet.close(self._server)

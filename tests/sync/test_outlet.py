@@ -311,16 +311,37 @@ def test_both_ways_in_any_mixture_keep_the_order_of_each_thread(writes: Writes) 
         until(lambda: port.stats.messages_sent == each * threads)
 
 
-def test_closing_in_another_thread_meanwhile_loses_nothing_that_was_sent() -> None:
-    for _ in range(30):
+@contextlib.contextmanager
+def speaking(way: str) -> Iterator[tuple[Any, Any, socket.socket]]:
+    """What sends, what is closed meanwhile, and the bare socket that hears it."""
+    if way == "a port":
         with wire(release_notes=False) as (port, peer):
+            yield port, port, peer
+        return
+    with (
+        PortServer(HOST, 0, release_notes=False) as server,
+        socket.create_connection(server.addresses[0]) as peer,
+    ):
+        peer.settimeout(PATIENCE_S)
+        if way == "a server's accepted port":
+            speaker: Any = server.accept()
+        else:
+            until(lambda: server.poll() or server.ports)
+            speaker = server if way == "a server" else server.ports[0]
+        yield speaker, server, peer
+
+
+@pytest.mark.parametrize("way", ["a port", "a server", "a server's accepted port", "a server's adopted port"])
+def test_closing_in_another_thread_meanwhile_loses_nothing_that_was_sent(way: str) -> None:
+    for _ in range(30):
+        with speaking(way) as (speaker, closed, peer):
             sent = 0
 
-            def send() -> None:
+            def send(speaker: Any = speaker) -> None:
                 nonlocal sent
                 try:
                     while True:
-                        port.send(note(sent % 128))
+                        speaker.send(note(sent % 128))
                         sent += 1
                         time.sleep(0)
                 except PortClosed:
@@ -329,7 +350,7 @@ def test_closing_in_another_thread_meanwhile_loses_nothing_that_was_sent() -> No
             sender = threading.Thread(target=send)
             sender.start()
             got = read(peer, 3 * 20)
-            port.close()
+            closed.close()
             while more := peer.recv(65536):
                 got += more
             sender.join(PATIENCE_S)
