@@ -25,6 +25,7 @@ import pytest
 from midinet import sync
 from tests.harness.jack import Instrument
 from tests.harness.nats import NatsServer
+from tests.harness.programs import end
 from tests.harness.raw import PATIENCE_S, until
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +49,7 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
     processes: list[subprocess.Popen[str]] = []
     yield processes
     for process in processes:
-        process.kill()
+        end(process)
         process.communicate()
 
 

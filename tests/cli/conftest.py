@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.harness.programs import end
+
 # Far beyond what anything here takes: a wait that is over is a failure.
 PATIENCE_S = 20.0
 
@@ -107,8 +109,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Co
 
     yield start
     for command in commands:
-        command.process.kill()
-        command.process.wait()
+        end(command.process)
         for pipe in (command.process.stdin, command.process.stdout, command.process.stderr):
             if pipe is not None:
                 pipe.close()

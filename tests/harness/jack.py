@@ -26,7 +26,7 @@ _START_S = 20.0
 
 # Milliseconds that JACK waits for a client in one period: longer than the system makes anybody wait, and
 # short enough for one that was killed.
-_PATIENCE_MS = 2000
+_PATIENCE_MS = 500
 
 # JACK has room for so many servers on a machine. One that was killed keeps its place until another of its
 # name comes, so the names are few.

@@ -3,6 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+from contextlib import suppress
+from typing import Any
+
+# Seconds that a program gets to end by itself.
+_END_S = 5.0
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a program that may still run, by Ctrl-C if that helps.
+
+    JACK waits for a client that was killed, for ten seconds and more, in which no other gets in.
+    """
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_S)
+        process.kill()
+    process.wait()
 
 
 def uncovered() -> dict[str, str]:
