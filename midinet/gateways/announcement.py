@@ -137,8 +137,8 @@ class Announcement:
             self.name = instance_name(info.name)
             logger.info("announced as %s", self.name)
             await broadcast
-            while Here(self._interfaces).addresses == here.addresses:
-                if self._avoid_namesake(zeroconf, here):
+            while (present := Here(self._interfaces)).addresses == here.addresses:
+                if self._avoid_namesake(zeroconf, present):
                     return
                 if rivals := _rivals(zeroconf, info):
                     if any(rival > _claim(info) for rival in rivals):

@@ -331,7 +331,38 @@ def speaking(way: str) -> Iterator[tuple[Any, Any, socket.socket]]:
         yield speaker, server, peer
 
 
-@pytest.mark.parametrize("way", ["a port", "a server", "a server's accepted port", "a server's adopted port"])
+WAYS = ["a port", "a server", "a server's accepted port", "a server's adopted port"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_sent_once_closing_has_begun_is_refused(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with speaking(way) as (speaker, closed, _):
+        outlet = None if isinstance(speaker, PortServer) else speaker._port._outlet
+        if outlet is None:
+            outlet = closed._outlet
+        drain = outlet.drain
+        refused: list[Exception] = []
+
+        def send() -> None:
+            try:
+                speaker.send(note(1))
+            except PortClosed as error:
+                refused.append(error)
+
+        def drain_late(*, force: bool = False) -> None:
+            if force:
+                # The loop's thread has to wait for another one here.
+                sender = threading.Thread(target=send)
+                sender.start()
+                sender.join(PATIENCE_S)
+            drain(force=force)
+
+        monkeypatch.setattr(outlet, "drain", drain_late)
+        closed.close()
+        assert refused
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_closing_in_another_thread_meanwhile_loses_nothing_that_was_sent(way: str) -> None:
     for _ in range(30):
         with speaking(way) as (speaker, closed, peer):
