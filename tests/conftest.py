@@ -21,6 +21,11 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    # Half of the time a test waits for a socket or a process.
+    return 2 * (os.cpu_count() or 1)
+
+
 def pytest_sessionstart() -> None:
     # The loop of the blocking ports stays for the whole process; started here, it is no test's leak.
     get_portal()
