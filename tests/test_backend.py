@@ -23,7 +23,7 @@ from mido import Message, MidiFile, MidiTrack
 from midinet import ConnectError, ConnectRefused, ListenError, MissingExtra
 from midinet.backend import LOOK_S, get_devices
 from midinet.sync import PortServer, connect
-from tests.harness.raw import PATIENCE_S
+from tests.harness.waiting import PATIENCE_S
 
 NAME = "midinet.backend"
 NOTE_ON = Message("note_on", note=60, velocity=100)

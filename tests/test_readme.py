@@ -26,7 +26,7 @@ from midinet import sync
 from tests.harness.jack import Instrument
 from tests.harness.nats import NatsServer
 from tests.harness.programs import end
-from tests.harness.raw import PATIENCE_S, until
+from tests.harness.waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

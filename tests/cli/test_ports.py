@@ -17,7 +17,7 @@ import uuid
 import pytest
 
 from midinet import PortServer
-from tests.harness.raw import until
+from tests.harness.waiting import until
 
 # Discovery asks on this address alone, and nothing leaves this machine.
 LOOPBACK = {"MIDINET_INTERFACES": "127.0.0.1"}

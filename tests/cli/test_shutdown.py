@@ -16,8 +16,9 @@ import time
 import mido
 import pytest
 
-from tests.harness.raw import RawPeer, until
+from tests.harness.raw import RawPeer
 from tests.harness.synth import VirtualSynth
+from tests.harness.waiting import until
 
 # Moments of a run at which the hub is ended; fifty take half a minute, and are what was promised:
 # MIDINET_SHUTDOWN_MOMENTS=50 pytest tests/cli/test_shutdown.py

@@ -44,7 +44,8 @@ from midinet.gateways.announcement import Announcement
 from midinet.gateways.mdns import TYPE, Here, check_service_name, read_interfaces
 from midinet.net import client
 from midinet.net.tls import tls_client_context
-from tests.harness.raw import PATIENCE_S, RawListener, RawPeer, until
+from tests.harness.raw import RawListener, RawPeer
+from tests.harness.waiting import PATIENCE_S, until
 
 LOOPBACK = "127.0.0.1"
 NOTE = Message("note_on", note=60)

@@ -1,4 +1,4 @@
-"""mido Messages of every type: one of each, the edges of each, and a hypothesis strategy for all of them."""
+"""mido Messages in few words, and of every type: the edges of each, and a hypothesis strategy for all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,27 @@ from typing import Any
 from hypothesis import strategies as st
 from mido import Message
 from mido.messages.specs import SPEC_BY_TYPE
+
+
+def note(number: int, time: float = 0, **values: Any) -> Message:
+    """Return a note-on. The time is in the unit of whatever it is for: ticks in a file."""
+    return Message("note_on", note=number, time=time, **values)
+
+
+def off(number: int, time: float = 0, **values: Any) -> Message:
+    """Return a note-off."""
+    return Message("note_off", note=number, time=time, **values)
+
+
+def control(number: int, value: int, time: float = 0, **values: Any) -> Message:
+    """Return a control change."""
+    return Message("control_change", control=number, value=value, time=time, **values)
+
+
+def program(number: int, time: float = 0, **values: Any) -> Message:
+    """Return a program change."""
+    return Message("program_change", program=number, time=time, **values)
+
 
 _LARGEST = {"channel": 15, "frame_type": 7, "frame_value": 15, "pos": 16383}
 _VALUES: dict[str, st.SearchStrategy[Any]] = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 # Seconds that a program gets to end by itself.
@@ -32,3 +34,14 @@ def uncovered() -> dict[str, str]:
     leaves locked.
     """
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+
+@contextmanager
+def running(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a Python program, with pipes to and from it, for the time of a block at most."""
+    argv = [sys.executable, "-c", code, *arguments]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -8,9 +8,7 @@ import struct
 from types import TracebackType
 from typing import Self
 
-# Far beyond what anything here takes, on a busy machine under coverage too: a wait that is over is a failure.
-# Three of them, which is the most that a test takes, are below the faulthandler_timeout of pyproject.toml.
-PATIENCE_S = 30.0
+from tests.harness.waiting import PATIENCE_S, until  # noqa: F401  for tests that import it from here
 
 
 class RawPeer:
@@ -132,11 +130,3 @@ def reset(sock: socket.socket) -> None:
     """Close a socket by a reset: nothing lingers, and what was not yet delivered is dropped."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
-
-
-async def until(condition: object) -> None:
-    """Let the loop turn until `condition()` is true."""
-    assert callable(condition)
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110  any condition, not only one that has an Event
-            await asyncio.sleep(0.001)

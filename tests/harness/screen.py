@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.harness.needs import need_program
-from tests.harness.raw import PATIENCE_S
+from tests.harness.waiting import PATIENCE_S
 
 # Requests and event types, by their numbers there (appendix B), and XTEST's one request.
 _QUERY_EXTENSION, _GET_IMAGE = 98, 73

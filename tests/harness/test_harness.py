@@ -16,9 +16,10 @@ from typing import Literal
 import pytest
 
 from tests.harness.proxy import FaultyProxy
-from tests.harness.raw import RawListener, RawPeer, until
+from tests.harness.raw import RawListener, RawPeer
 from tests.harness.synth import VirtualSynth
 from tests.harness.two_hosts import TwoHosts, requires_two_hosts, two_hosts
+from tests.harness.waiting import until
 
 NOTE_ON, NOTE_OFF = b"\x90\x3c\x40", b"\x80\x3c\x40"
 # More than all buffers between a peer, the proxy and the other peer hold (4 MiB is tcp_wmem's maximum).

@@ -30,8 +30,9 @@ from midinet.wire.aside import answer, hello, ping
 from midinet.wire.codec import encode
 from tests.harness.certificates import certificates
 from tests.harness.messages import edge_messages
-from tests.harness.raw import reset, until
+from tests.harness.raw import reset
 from tests.harness.synth import VirtualSynth
+from tests.harness.waiting import until
 
 FULL = bool(os.environ.get("MIDINET_TEST_FULL"))
 CONNECTIONS = 20_000 if FULL else 1_000

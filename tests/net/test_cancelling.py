@@ -7,13 +7,13 @@ of the loop in which it has, so that the coroutine has been given something and 
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import itertools
 import logging
 import socket
 import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
@@ -24,22 +24,18 @@ from midinet.net import client as client_module
 from midinet.net.link import Link
 from midinet.net.port import FAIR_SPREE, PortState
 from midinet.net.tls import tls_client_context, tls_server_context
+from tests.harness import servers
 from tests.harness.certificates import certificates
-from tests.harness.raw import PATIENCE_S, RawListener, RawPeer, reset, until
+from tests.harness.messages import note
+from tests.harness.raw import RawListener, RawPeer, reset
+from tests.harness.servers import portno
+from tests.harness.waiting import PATIENCE_S, until
 
 WAYS = pytest.mark.parametrize("way", ["at once", "late"])
 TOKEN = "let-me-in"
 
 # More awaits than any coroutine here has: beyond it, cancelling has no effect.
 MOST_AWAITS = 40
-
-
-def note(number: int) -> Message:
-    return Message("note_on", note=number)
-
-
-def portno(server: PortServer) -> int:
-    return server.addresses[0][1]
 
 
 @types.coroutine
@@ -120,10 +116,7 @@ def _nothing_is_left(caplog: pytest.LogCaptureFixture) -> Any:
     assert not [thing for thing in gc.get_objects() if isinstance(thing, Link) and not thing.lost]
 
 
-@asynccontextmanager
-async def serving(**options: Any) -> AsyncIterator[PortServer]:
-    async with PortServer("127.0.0.1", 0, close_timeout=0.3, **options) as server, asyncio.timeout(60):
-        yield server
+serving = functools.partial(servers.serving, close_timeout=0.3)
 
 
 async def gone(server: PortServer) -> None:

@@ -24,7 +24,7 @@ from midinet import (
     connect,
 )
 from midinet.net.client import DEFAULT_CONNECT_TIMEOUT
-from tests.harness.raw import PATIENCE_S, until
+from tests.harness.waiting import PATIENCE_S, until
 
 NOTE = Message("note_on", note=60)
 NOTE_OFF = Message("note_off", note=60)

@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,9 +17,12 @@ from midinet import CloseReason, ConnectionLost, PortServer, SocketPort, connect
 from midinet.net import client, listen, watch
 from midinet.net.watch import _SENSING_S
 from midinet.wire.aside import answer, hello, ping, pong
-from tests.harness.raw import PATIENCE_S, RawListener, RawPeer, until
+from tests.harness.programs import running
+from tests.harness.raw import RawListener, RawPeer
+from tests.harness.servers import portno, serving
 from tests.harness.synth import VirtualSynth
 from tests.harness.two_hosts import TwoHosts, requires_two_hosts, two_hosts
+from tests.harness.waiting import PATIENCE_S, until
 
 HOST = "127.0.0.1"
 NOTE = Message("note_on", note=60)
@@ -56,16 +57,6 @@ sys.stdin.read()
 """
 
 
-def portno(server: PortServer) -> int:
-    return server.addresses[0][1]
-
-
-@contextlib.asynccontextmanager
-async def serving(**options: Any) -> AsyncIterator[PortServer]:
-    async with PortServer(HOST, 0, **options) as server, asyncio.timeout(3 * PATIENCE_S):
-        yield server
-
-
 def hasten(thing: Any) -> Any:
     """Give a server or a client, before it is started, a shorter timeout than may be set."""
     object.__setattr__(thing._options, "dead_peer_timeout", HASTY_S)
@@ -78,16 +69,6 @@ async def hasty(**options: Any) -> AsyncIterator[PortServer]:
         yield server
 
 
-@contextlib.contextmanager
-def program(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    argv = [sys.executable, "-c", code, *arguments]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 # A process that has stopped: its system still answers for it, it does not.
 
 
@@ -96,7 +77,7 @@ async def _find_a_stopped_client() -> None:
         serving(relay=True, dead_peer_timeout=TIMEOUT_S) as server,
         RawPeer(portno(server)) as listener,
     ):
-        with program(PLAYER, str(portno(server))) as process:
+        with running(PLAYER, str(portno(server))) as process:
             heard = VirtualSynth()
             heard.feed(await listener.read(6))
             assert not heard.is_silent()
@@ -109,7 +90,7 @@ async def _find_a_stopped_client() -> None:
 
 
 async def _find_a_stopped_server() -> None:
-    with program(SERVER) as process:
+    with running(SERVER) as process:
         assert process.stdout is not None
         where = int(await asyncio.to_thread(process.stdout.readline))
         async with connect(HOST, where, name="listener", dead_peer_timeout=TIMEOUT_S) as port:

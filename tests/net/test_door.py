@@ -29,24 +29,16 @@ from midinet.net.tls import tls_client_context, tls_server_context
 from midinet.wire.aside import MAX_ASIDE_BYTES, answer, hello, ping
 from midinet.wire.parser import DEFAULT_MAX_SYSEX
 from tests.harness.certificates import certificates
-from tests.harness.raw import PATIENCE_S, RawListener, RawPeer, reset, until
+from tests.harness.raw import RawListener, RawPeer, reset
+from tests.harness.servers import portno, serving
 from tests.harness.tls_peer import TlsPeer
+from tests.harness.waiting import PATIENCE_S, until
 
 NOTE = b"\x90\x3c\x40"
 SYSEX = b"\xf0\x41\x10\xf7"
 OTHER_SYSEX = b"\xf0\x43\x10\xf7"
 TOKEN = "open-sesame.3f6c"
 TLS_REFUSED = (ssl.SSLError, ConnectionError)
-
-
-def portno(server: PortServer) -> int:
-    return server.addresses[0][1]
-
-
-@contextlib.asynccontextmanager
-async def serving(host: str = "127.0.0.1", **options: Any) -> AsyncIterator[PortServer]:
-    async with PortServer(host, 0, **options) as server, asyncio.timeout(3 * PATIENCE_S):
-        yield server
 
 
 def server_context(*, client_ca: bool = False) -> ssl.SSLContext:

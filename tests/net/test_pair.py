@@ -22,8 +22,8 @@ from midinet import (
     connect,
 )
 from midinet.net.pair import MemoryTransport, open_pair
-from tests.harness.raw import PATIENCE_S, until
 from tests.harness.synth import VirtualSynth
+from tests.harness.waiting import PATIENCE_S, until
 
 NOTE_ON = Message("note_on", note=60, velocity=100)
 NOTE_OFF = Message("note_off", note=60)

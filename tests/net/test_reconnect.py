@@ -34,9 +34,12 @@ from midinet.net.port import PortState
 from midinet.net.tls import tls_client_context, tls_server_context
 from midinet.wire.aside import answer
 from tests.harness.certificates import certificates
+from tests.harness.messages import control
 from tests.harness.proxy import FaultyProxy
-from tests.harness.raw import PATIENCE_S, RawListener, RawPeer, until
+from tests.harness.raw import RawListener, RawPeer
+from tests.harness.servers import portno
 from tests.harness.synth import VirtualSynth
+from tests.harness.waiting import PATIENCE_S, until
 
 HOST = "127.0.0.1"
 NOTE = Message("note_on", note=60)
@@ -54,10 +57,6 @@ asyncio.run(serve())
 """
 
 
-def portno(server: PortServer) -> int:
-    return server.addresses[0][1]
-
-
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts follow each other at once, so that what is being tested is not the waiting."""
@@ -68,10 +67,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 async def patience() -> AsyncIterator[None]:
     async with asyncio.timeout(3 * PATIENCE_S):
         yield
-
-
-def control(number: int, value: int) -> Message:
-    return Message("control_change", control=number, value=value)
 
 
 def in_bytes(messages: list[Message]) -> bytes:

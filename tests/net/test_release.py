@@ -11,9 +11,7 @@ import contextlib
 import socket
 import ssl
 import struct
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeAlias
 
 import mido.sockets
@@ -24,8 +22,11 @@ from midinet import CloseReason, ConnectionLost, Parser, PortServer, SocketPort,
 from midinet.net.tls import tls_client_context, tls_server_context
 from midinet.wire.aside import hello
 from tests.harness.certificates import certificates
-from tests.harness.raw import PATIENCE_S, RawListener, RawPeer, until
+from tests.harness.programs import running
+from tests.harness.raw import RawListener, RawPeer
+from tests.harness.servers import portno
 from tests.harness.synth import VirtualSynth
+from tests.harness.waiting import PATIENCE_S, until
 
 HOST = "127.0.0.1"
 
@@ -64,10 +65,6 @@ sys.stdin.read()
 
 def synth() -> VirtualSynth:
     return VirtualSynth(ignores_mode_messages=True)
-
-
-def portno(server: PortServer) -> int:
-    return server.addresses[0][1]
 
 
 class Ear(Protocol):
@@ -232,18 +229,8 @@ async def resets(stage: Stage) -> None:
         peer.reset()
 
 
-@contextlib.contextmanager
-def program(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    argv = [sys.executable, "-c", code, *arguments]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 async def is_killed(stage: Stage) -> None:
-    with program(PLAYER, str(portno(stage.server)), PLAYED.hex()) as process:
+    with running(PLAYER, str(portno(stage.server)), PLAYED.hex()) as process:
         await stage.played()
         process.kill()
 
@@ -540,7 +527,7 @@ async def test_a_client_whose_server_ends_hears_what_lets_go_and_then_the_end(en
             for message in MESSAGES:
                 await server.send(message)
         elif end == "kill":
-            process = stack.enter_context(program(SERVER, PLAYED.hex()))
+            process = stack.enter_context(running(SERVER, PLAYED.hex()))
             assert process.stdout is not None
             where = await asyncio.to_thread(process.stdout.readline)
             port = await stack.enter_async_context(connect(HOST, int(where)))

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,33 +13,18 @@ from midinet import CloseReason, ListenError, PortClosed, PortServer, SocketPort
 from midinet.net.options import DEFAULT_CLOSE_TIMEOUT, DEFAULT_SEND_BUFFER
 from midinet.net.server import DEFAULT_BACKLOG
 from midinet.wire.codec import PANIC_FRAMES, RESET_FRAMES
-from tests.harness.raw import PATIENCE_S, RawPeer, until
-
-
-def note(number: int, **values: Any) -> Message:
-    return Message("note_on", note=number, **values)
+from tests.harness.messages import note, off
+from tests.harness.raw import RawPeer
+from tests.harness.servers import portno, serving
+from tests.harness.waiting import until
 
 
 def frame(number: int) -> bytes:
     return bytes((0x90, number, 64))
 
 
-def off(number: int) -> Message:
-    return Message("note_off", note=number)
-
-
 def off_frame(number: int) -> bytes:
     return bytes((0x80, number, 64))
-
-
-def portno(server: PortServer) -> int:
-    return server.addresses[0][1]
-
-
-@contextlib.asynccontextmanager
-async def serving(**options: Any) -> AsyncIterator[PortServer]:
-    async with PortServer("127.0.0.1", 0, **options) as server, asyncio.timeout(3 * PATIENCE_S):
-        yield server
 
 
 async def in_order(server: PortServer, count: int) -> list[Message]:

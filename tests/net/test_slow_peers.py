@@ -23,9 +23,10 @@ from midinet.net.tls import tls_client_context, tls_server_context
 from midinet.net.watch import acknowledged
 from midinet.wire.parser import Parser
 from tests.harness.certificates import certificates
-from tests.harness.raw import PATIENCE_S, RawListener, RawPeer, until
+from tests.harness.raw import RawListener, RawPeer
 from tests.harness.synth import VirtualSynth
 from tests.harness.tls_peer import TlsPeer
+from tests.harness.waiting import PATIENCE_S, until
 
 Peer = RawPeer | TlsPeer
 

@@ -13,8 +13,10 @@ from mido import Message
 
 from midinet import Parser, PortServer, connect
 from midinet.wire.aside import answer, hello
-from tests.harness.raw import PATIENCE_S, RawPeer, until
+from tests.harness.raw import RawPeer
+from tests.harness.servers import portno
 from tests.harness.synth import VirtualSynth
+from tests.harness.waiting import PATIENCE_S, until
 
 HOST = "127.0.0.1"
 
@@ -29,12 +31,8 @@ MARK = Message("song_select", song=1)
 MARK_BYTES = b"\xf3\x01"
 
 
-def portno(server: PortServer) -> int:
-    return server.addresses[0][1]
-
-
 @contextlib.asynccontextmanager
-async def serving(**options: Any) -> AsyncIterator[PortServer]:
+async def playing(**options: Any) -> AsyncIterator[PortServer]:
     """A relay to which PLAYED and SAID have been said, with the client still there that said PLAYED."""
     async with (
         PortServer(HOST, 0, relay=True, **options) as server,
@@ -79,13 +77,13 @@ def everything() -> VirtualSynth:
 
 
 async def test_a_bare_server_sends_no_snapshot() -> None:
-    async with serving() as server:
+    async with playing() as server:
         assert server.snapshot is False
         assert (await joined(server))[0] == b""
 
 
 async def test_a_snapshot_has_all_that_is_set_and_no_note() -> None:
-    async with serving(snapshot=True) as server:
+    async with playing(snapshot=True) as server:
         data, synth = await joined(server)
         assert synth.difference(everything()) == []
         assert not synth.sounding
@@ -94,7 +92,7 @@ async def test_a_snapshot_has_all_that_is_set_and_no_note() -> None:
 
 
 async def test_a_snapshot_with_notes_has_what_is_held() -> None:
-    async with serving(snapshot="notes") as server:
+    async with playing(snapshot="notes") as server:
         data, synth = await joined(server)
         assert synth.difference(everything()) == []
         assert synth.sounding == everything().sounding == {(1, 64), (0, 62), (15, 10)}
@@ -120,7 +118,7 @@ async def test_what_a_client_that_is_gone_had_set_is_there_and_what_it_held_is_n
 
 async def test_a_client_with_a_token_hears_the_answer_first() -> None:
     tokens = ["open-sesame"]
-    async with serving(snapshot=True, tokens=tokens) as server, RawPeer(portno(server)) as peer:
+    async with playing(snapshot=True, tokens=tokens) as server, RawPeer(portno(server)) as peer:
         await peer.send(hello("late", tokens[0]))
         assert await peer.read(len(answer(200))) == answer(200)
         await until(lambda: len(server.ports) == 2)

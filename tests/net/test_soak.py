@@ -30,7 +30,8 @@ from midinet.net.stats import MAX_REMEMBERED
 from midinet.net.tls import tls_client_context, tls_server_context
 from midinet.wire.aside import hello
 from tests.harness.certificates import certificates
-from tests.harness.raw import PATIENCE_S, RawPeer, until
+from tests.harness.raw import RawPeer
+from tests.harness.waiting import PATIENCE_S, until
 
 FULL = bool(os.environ.get("MIDINET_TEST_FULL"))
 

@@ -15,20 +15,12 @@ from midinet import CloseReason, ConnectionLost, PortServer, SocketPort, connect
 from midinet.net.stats import MAX_REMEMBERED, PortStats, ServerStats
 from midinet.wire.aside import MAX_ASIDE_BYTES, answer, hello
 from tests.harness.proxy import FaultyProxy
-from tests.harness.raw import PATIENCE_S, RawPeer, until
+from tests.harness.raw import RawPeer
+from tests.harness.servers import portno, serving
+from tests.harness.waiting import PATIENCE_S, until
 
 NOTE = b"\x90\x3c\x40"
 TOKEN = "open-sesame"
-
-
-def portno(server: PortServer) -> int:
-    return server.addresses[0][1]
-
-
-@contextlib.asynccontextmanager
-async def serving(**options: Any) -> AsyncIterator[PortServer]:
-    async with PortServer("127.0.0.1", 0, **options) as server, asyncio.timeout(3 * PATIENCE_S):
-        yield server
 
 
 # Reasons. Each scenario ends one connection, and returns the server that it was to.

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 
 from midinet.net.tls import has_client_certificate, tls_client_context, tls_server_context
 from tests.harness.certificates import Certificates, certificates
-from tests.harness.raw import PATIENCE_S
+from tests.harness.waiting import PATIENCE_S
 
 REFUSED = (ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)
 

@@ -9,7 +9,7 @@ import pytest
 
 from midinet.net.options import LinkOptions
 from midinet.net.turns import _SHARE, Hold, Turns
-from tests.harness.raw import until
+from tests.harness.waiting import until
 
 NOTE = b"\x90\x3c\x40"
 

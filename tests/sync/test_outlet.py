@@ -25,23 +25,14 @@ from midinet.sync import inbox as inbox_module
 from midinet.sync import portal as portal_module
 from midinet.sync.portal import Permit, Portal, get_portal
 from tests.harness.certificates import certificates
+from tests.harness.messages import note
 from tests.harness.programs import uncovered
-from tests.harness.raw import PATIENCE_S
+from tests.harness.servers import portno
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the loop has no selector here")
 
 HOST = "127.0.0.1"
-
-
-def note(number: int) -> Message:
-    return Message("note_on", note=number)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        threading.Event().wait(0.001)
 
 
 def until_asleep() -> None:
@@ -54,7 +45,7 @@ def until_asleep() -> None:
     done = threading.Event()
     get_portal().call(done.set)
     assert done.wait(PATIENCE_S)
-    until(sleeps)
+    wait_until(sleeps)
 
 
 @contextlib.contextmanager
@@ -122,14 +113,14 @@ def test_a_message_that_finds_the_loop_asleep_is_written_by_who_sends_it(writes:
         assert writes.made == [(threading.get_ident(), b"\x90\x01\x40")]
         assert read(peer, 3) == b"\x90\x01\x40"
         # It is noted all the same: counted, and let go of in the end.
-        until(lambda: port.stats.messages_sent == 1)
+        wait_until(lambda: port.stats.messages_sent == 1)
         assert port.stats.bytes_sent == 3
         port.close()
         assert read(peer, 100) == b"\x80\x01\x40"
 
 
 def test_an_accepted_port_does_so_too(writes: Writes) -> None:
-    with PortServer(HOST, 0) as server, connect(HOST, server.addresses[0][1]) as client:
+    with PortServer(HOST, 0) as server, connect(HOST, portno(server)) as client:
         accepted = server.accept()
         assert accepted is not None
         until_asleep()
@@ -182,7 +173,7 @@ def test_what_follows_a_message_that_is_not_noted_yet_comes_behind_it(writes: Wr
         port.send(note(1))
         assert read(peer, 6) == b"\x90\x01\x40\x90\x02\x40"
         assert len(writes.made) == 1
-        until(lambda: port.stats.messages_sent == 2)
+        wait_until(lambda: port.stats.messages_sent == 2)
 
 
 def test_the_rest_of_a_message_that_is_written_in_part_comes_before_all_else(writes: Writes) -> None:
@@ -191,7 +182,7 @@ def test_the_rest_of_a_message_that_is_written_in_part_comes_before_all_else(wri
         port.send(note(1))
         port.send(note(2))
         assert read(peer, 6) == b"\x90\x01\x40\x90\x02\x40"
-        until(lambda: port.stats.bytes_sent == 6)
+        wait_until(lambda: port.stats.bytes_sent == 6)
 
 
 @pytest.mark.parametrize("error", [BlockingIOError, BrokenPipeError])
@@ -227,7 +218,7 @@ def test_nothing_goes_past_tls(writes: Writes) -> None:
     files = certificates()
     with (
         PortServer(HOST, 0, ssl=tls_server_context(files.server_cert, files.server_key)) as server,
-        connect(HOST, server.addresses[0][1], ssl=tls_client_context(files.ca)) as client,
+        connect(HOST, portno(server), ssl=tls_client_context(files.ca)) as client,
     ):
         accepted = server.accept()
         assert accepted is not None
@@ -308,7 +299,7 @@ def test_both_ways_in_any_mixture_keep_the_order_of_each_thread(writes: Writes) 
             got[data[at] & 15].append((data[at + 1] | data[at + 2] << 7) - 8192)
         assert got == [list(range(each))] * threads
         assert 0 < len(writes.made) < each * threads
-        until(lambda: port.stats.messages_sent == each * threads)
+        wait_until(lambda: port.stats.messages_sent == each * threads)
 
 
 @contextlib.contextmanager
@@ -326,7 +317,7 @@ def speaking(way: str) -> Iterator[tuple[Any, Any, socket.socket]]:
         if way == "a server's accepted port":
             speaker: Any = server.accept()
         else:
-            until(lambda: server.poll() or server.ports)
+            wait_until(lambda: server.poll() or server.ports)
             speaker = server if way == "a server" else server.ports[0]
         yield speaker, server, peer
 
@@ -391,8 +382,8 @@ def test_closing_in_another_thread_meanwhile_loses_nothing_that_was_sent(way: st
 
 
 def test_a_server_that_says_something_to_all_leaves_it_to_the_loop(writes: Writes) -> None:
-    with PortServer(HOST, 0) as server, connect(HOST, server.addresses[0][1]) as client:
-        until(lambda: server.stats.clients == 1)
+    with PortServer(HOST, 0) as server, connect(HOST, portno(server)) as client:
+        wait_until(lambda: server.stats.clients == 1)
         until_asleep()
         server.send(note(1))
         assert client.receive() == note(1)
@@ -415,7 +406,7 @@ def test_a_loop_without_a_selector_of_ours_gives_no_permits(monkeypatch: pytest.
 
 
 def test_what_is_read_at_once_is_kept_small() -> None:
-    with PortServer(HOST, 0) as server, connect(HOST, server.addresses[0][1]) as client:
+    with PortServer(HOST, 0) as server, connect(HOST, portno(server)) as client:
         accepted = server.accept()
         assert accepted is not None
         for port in (client, accepted):

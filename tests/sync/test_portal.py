@@ -20,7 +20,7 @@ from midinet.sync import PortServer
 from midinet.sync.inbox import Waiters
 from midinet.sync.portal import get_portal, longest_wait
 from tests.harness.programs import uncovered
-from tests.harness.raw import PATIENCE_S
+from tests.harness.waiting import PATIENCE_S
 
 HEAD = """
 import os, signal, sys, threading, time

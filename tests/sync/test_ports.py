@@ -15,17 +15,11 @@ from midinet import ConnectError, ConnectRefused, ListenError, PortClosed, Usage
 from midinet.sync import PortServer, SocketPort, connect, format_address, parse_address
 from midinet.sync.inbox import MAX_OUTLET
 from midinet.sync.portal import get_portal
-from tests.harness.raw import PATIENCE_S
+from tests.harness.messages import note, off
+from tests.harness.servers import portno
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 NOTE = Message("note_on", note=60)
-
-
-def note(number: int) -> Message:
-    return Message("note_on", note=number)
-
-
-def off(number: int) -> Message:
-    return Message("note_off", note=number)
 
 
 @contextlib.contextmanager
@@ -35,19 +29,12 @@ def pair(
     """A client and the port that a server accepted it as."""
     with (
         PortServer("127.0.0.1", 0, **options) as server,
-        connect("127.0.0.1", server.addresses[0][1], **(client_options or {})) as client,
+        connect("127.0.0.1", portno(server), **(client_options or {})) as client,
     ):
         accepted = server.accept()
         assert accepted is not None
         with accepted:
             yield client, accepted
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        threading.Event().wait(0.001)
 
 
 @contextlib.contextmanager
@@ -99,7 +86,7 @@ def test_without_blocking_there_is_none_when_there_is_nothing() -> None:
         accepted.send(note(1))
         accepted.send(note(2))
         # They are counted a little before they can be read.
-        until(lambda: len(client._inbox) == 2)
+        wait_until(lambda: len(client._inbox) == 2)
         assert list(client.iter_pending()) == [note(1), note(2)]
 
 
@@ -129,7 +116,7 @@ def test_what_is_no_message_is_a_type_error() -> None:
 def test_a_receive_that_waits_raises_an_os_error_when_the_port_closes() -> None:
     with pair() as (client, accepted):
         with thread(client.receive) as result:
-            until(lambda: client._inbox.awaited)
+            wait_until(lambda: client._inbox.awaited)
             client.close()
         assert isinstance(result[0], OSError)
         with thread(accepted.receive) as result:
@@ -141,14 +128,14 @@ def test_iteration_ends_quietly_however_the_port_closes() -> None:
     with pair() as (client, accepted):
         client.send(note(1))
         with thread(lambda: list(accepted)) as result:
-            until(lambda: accepted.stats.messages_received == 1)
+            wait_until(lambda: accepted.stats.messages_received == 1)
             client.close()
         # What the peer still held when it ended is let go of.
         assert result == [[note(1), off(1)]]
     with pair() as (client, accepted):
         client.send(note(1))
         with thread(lambda: list(accepted)) as result:
-            until(lambda: accepted.stats.messages_received == 1)
+            wait_until(lambda: accepted.stats.messages_received == 1)
             _reset(client)
         # What the peer still held when it ended is let go of.
         assert result == [[note(1), off(1)]]
@@ -169,7 +156,7 @@ def test_what_had_arrived_can_be_read_after_the_peer_closed() -> None:
     with pair() as (client, accepted):
         client.send(note(1))
         client.close()
-        until(lambda: accepted._port._is_over)
+        wait_until(lambda: accepted._port._is_over)
         assert not accepted.closed
         assert list(accepted.iter_pending()) == [note(1), off(1)]
         assert accepted.closed
@@ -180,7 +167,7 @@ def test_what_had_arrived_can_be_read_after_the_peer_closed() -> None:
 @pytest.mark.parametrize("autoreset", [True, False])
 def test_autoreset_resets_at_the_end(autoreset: bool) -> None:
     with PortServer("127.0.0.1", 0) as server:
-        client = connect("127.0.0.1", server.addresses[0][1], autoreset=autoreset)
+        client = connect("127.0.0.1", portno(server), autoreset=autoreset)
         accepted = server.accept()
         client.close()
         assert list(accepted) == (list(mido.ports.reset_messages()) if autoreset else [])
@@ -208,7 +195,7 @@ def test_ports_of_midinet_work_in_a_multi_port_of_mido() -> None:
         multi.send(note(1))
         assert accepted.receive() == note(1)
         accepted.send(note(2))
-        until(lambda: len(client._inbox) == 1)
+        wait_until(lambda: len(client._inbox) == 1)
         # Not receive(), which hangs in mido 1.3.3 whatever the ports are.
         assert multi.poll() == note(2)
 
@@ -235,11 +222,11 @@ def test_addresses_read_and_write() -> None:
 
 def test_a_two_line_server_hears_its_clients() -> None:
     server = PortServer("localhost", 0)
-    with connect("localhost", server.addresses[0][1]) as client:
+    with connect("localhost", portno(server)) as client:
         with thread(lambda: list(server)) as result:
             client.send(note(1))
             client.send(note(2))
-            until(lambda: server.stats.messages_received == 2)
+            wait_until(lambda: server.stats.messages_received == 2)
             assert len(server.ports) == 1
             server.close()
         assert result == [[note(1), note(2), off(1), off(2)]]
@@ -254,24 +241,24 @@ def test_a_two_line_server_hears_its_clients() -> None:
 
 def test_a_client_that_comes_while_the_server_waits_is_heard() -> None:
     with PortServer("127.0.0.1", 0) as server, thread(server.receive) as result:
-        until(lambda: server._inbox.awaited)
-        with connect("127.0.0.1", server.addresses[0][1]) as client:
+        wait_until(lambda: server._inbox.awaited)
+        with connect("127.0.0.1", portno(server)) as client:
             client.send(note(1))
-            until(lambda: result)
+            wait_until(lambda: result)
     assert result == [note(1)]
 
 
 def test_polling_adopts_who_waits() -> None:
-    with PortServer("127.0.0.1", 0) as server, connect("127.0.0.1", server.addresses[0][1]) as client:
+    with PortServer("127.0.0.1", 0) as server, connect("127.0.0.1", portno(server)) as client:
         client.send(note(1))
-        until(lambda: str(server.poll()) == str(note(1)))
+        wait_until(lambda: str(server.poll()) == str(note(1)))
 
 
 def test_sending_reaches_everyone() -> None:
     with PortServer("127.0.0.1", 0) as server, contextlib.ExitStack() as stack:
-        portno = server.addresses[0][1]
-        clients = [stack.enter_context(connect("127.0.0.1", portno)) for _ in range(3)]
-        until(lambda: server.stats.clients == 3)
+        number = portno(server)
+        clients = [stack.enter_context(connect("127.0.0.1", number)) for _ in range(3)]
+        wait_until(lambda: server.stats.clients == 3)
         server.send(note(1))
         assert [client.receive() for client in clients] == [note(1)] * 3
 
@@ -279,7 +266,7 @@ def test_sending_reaches_everyone() -> None:
 def test_ports_are_given_with_yield_ports_and_stay_the_same() -> None:
     with PortServer("127.0.0.1", 0, yield_ports=True) as server:
         assert server.yield_ports
-        with connect("127.0.0.1", server.addresses[0][1]) as client:
+        with connect("127.0.0.1", portno(server)) as client:
             client.send(note(1))
             client.send(note(2))
             port, message = server.receive()
@@ -298,8 +285,8 @@ def test_ports_are_given_with_yield_ports_and_stay_the_same() -> None:
 def test_accept_without_blocking_is_none_when_nobody_waits() -> None:
     with PortServer("127.0.0.1", 0) as server:
         assert server.accept(block=False) is None
-        with connect("127.0.0.1", server.addresses[0][1]) as client:
-            until(lambda: server.stats.clients_waiting == 1)
+        with connect("127.0.0.1", portno(server)) as client:
+            wait_until(lambda: server.stats.clients_waiting == 1)
             accepted = server.accept(block=False)
             assert server.accept(block=False) is None
             assert accepted.name == format_address(*accepted.peer)
@@ -314,18 +301,18 @@ def test_accept_waits_for_a_client() -> None:
     with (
         PortServer("127.0.0.1", 0) as server,
         thread(server.accept) as result,
-        connect("127.0.0.1", server.addresses[0][1]) as client,
+        connect("127.0.0.1", portno(server)) as client,
     ):
-        until(lambda: result)
+        wait_until(lambda: result)
         client.send(note(1))
         assert result[0].receive() == note(1)
 
 
 def test_a_relay_works_in_the_background() -> None:
     with PortServer("127.0.0.1", 0, relay=True) as server:
-        portno = server.addresses[0][1]
-        with connect("127.0.0.1", portno) as a, connect("127.0.0.1", portno) as b:
-            until(lambda: len(server.ports) == 2)
+        number = portno(server)
+        with connect("127.0.0.1", number) as a, connect("127.0.0.1", number) as b:
+            wait_until(lambda: len(server.ports) == 2)
             a.send(note(1))
             assert b.receive() == note(1)
             assert server.poll() is None
@@ -336,8 +323,8 @@ def test_a_relay_works_in_the_background() -> None:
 @pytest.mark.parametrize("autoreset", [True, False])
 def test_a_server_with_autoreset_resets_its_clients(autoreset: bool) -> None:
     with PortServer("127.0.0.1", 0, autoreset=autoreset, release_notes=False) as server:
-        client = connect("127.0.0.1", server.addresses[0][1], release_notes=False)
-        until(lambda: server.stats.clients == 1)
+        client = connect("127.0.0.1", portno(server), release_notes=False)
+        wait_until(lambda: server.stats.clients == 1)
         server.send(note(1))
         server.close()
         assert list(client) == [note(1), *(mido.ports.reset_messages() if autoreset else [])]
@@ -350,11 +337,11 @@ def test_mido_takes_the_backlog_third_and_so_does_this() -> None:
 
 def test_errors_of_the_network_are_os_errors() -> None:
     with PortServer("127.0.0.1", 0) as server:
-        portno = server.addresses[0][1]
+        number = portno(server)
         with pytest.raises(ListenError, match="in use"):
-            PortServer("127.0.0.1", portno)
-    with pytest.raises(ConnectRefused, match=f"nobody listens on 127.0.0.1:{portno}"):
-        connect("127.0.0.1", portno)
+            PortServer("127.0.0.1", number)
+    with pytest.raises(ConnectRefused, match=f"nobody listens on 127.0.0.1:{number}"):
+        connect("127.0.0.1", number)
     with pytest.raises(ConnectionRefusedError):
         SocketPort("127.0.0.1", portno, timeout=1.0)
 
@@ -385,7 +372,7 @@ def test_sending_pushes_back_when_the_peer_is_slow() -> None:
                 client.send(messages[number % 128])
 
         with thread(send):
-            until(
+            wait_until(
                 lambda: (
                     client._port._link.outbox.stalled and len(client._port._outlet._gathered) >= MAX_OUTLET
                 )
@@ -414,12 +401,12 @@ def test_sending_a_long_message_waits_until_it_is_taken() -> None:
 def test_closing_sends_everything_that_was_handed_over() -> None:
     count = 2000
     with PortServer("127.0.0.1", 0) as server, contextlib.ExitStack() as stack:
-        client = stack.enter_context(connect("127.0.0.1", server.addresses[0][1], soft_outbox=1000))
+        client = stack.enter_context(connect("127.0.0.1", portno(server), soft_outbox=1000))
         accepted = server.accept()
 
         def read_late() -> int:
             # The sender is pushed back by now, and closes while much is on its way.
-            until(lambda: client.closed)
+            wait_until(lambda: client.closed)
             return len(list(accepted))
 
         with thread(read_late) as result:
@@ -434,13 +421,13 @@ def test_closing_sends_everything_that_was_handed_over() -> None:
 
 
 def test_a_server_that_is_busy_reading_adopts_new_clients() -> None:
-    with PortServer("127.0.0.1", 0) as server, connect("127.0.0.1", server.addresses[0][1]) as busy:
+    with PortServer("127.0.0.1", 0) as server, connect("127.0.0.1", portno(server)) as busy:
         for _ in range(500):
             busy.send(note(1))
         assert server.receive() == note(1)
-        with connect("127.0.0.1", server.addresses[0][1]) as late:
+        with connect("127.0.0.1", portno(server)) as late:
             late.send(note(2))
-            until(lambda: server.stats.clients == 2)
+            wait_until(lambda: server.stats.clients == 2)
             heard = []
             while note(2) not in heard:
                 heard.append(server.receive())
@@ -452,7 +439,7 @@ def test_a_server_that_is_busy_reading_adopts_new_clients() -> None:
 def test_what_a_server_says_to_one_and_to_all_stays_in_order() -> None:
     with (
         PortServer("127.0.0.1", 0, yield_ports=True) as server,
-        connect("127.0.0.1", server.addresses[0][1]) as client,
+        connect("127.0.0.1", portno(server)) as client,
     ):
         for _ in range(120):
             client.send(note(0))
@@ -467,7 +454,7 @@ def test_what_a_server_says_to_one_and_to_all_stays_in_order() -> None:
 def test_autoreset_does_not_wait_for_a_peer_that_does_not_read(side: str) -> None:
     options: dict[str, Any] = {"autoreset": True, "close_timeout": 0.1}
     with PortServer("127.0.0.1", 0, **options, max_inbox=1) as server:
-        client = connect("127.0.0.1", server.addresses[0][1], **options, max_inbox=1)
+        client = connect("127.0.0.1", portno(server), **options, max_inbox=1)
         accepted = server.accept()
         sender, closing = (client, client) if side == "client" else (accepted, server)
 
@@ -476,7 +463,7 @@ def test_autoreset_does_not_wait_for_a_peer_that_does_not_read(side: str) -> Non
                 sender.send(Message("sysex", data=bytes(1000)))
 
         with thread(send_for_ever) as result:
-            until(lambda: sender._port._link.outbox.stalled)
+            wait_until(lambda: sender._port._link.outbox.stalled)
             with thread(closing.close):
                 pass
         assert isinstance(result[0], OSError)
@@ -488,18 +475,18 @@ def test_the_counts_can_be_read_while_clients_come_and_go() -> None:
 
         def come_and_go() -> None:
             for _ in range(100):
-                connect("127.0.0.1", server.addresses[0][1]).close()
+                connect("127.0.0.1", portno(server)).close()
 
         with thread(come_and_go) as result:
             while not result:
                 assert server.stats.clients_total <= 100
-        until(lambda: server.stats.clients_total == 100 and server.stats.clients == 0)
+        wait_until(lambda: server.stats.clients_total == 100 and server.stats.clients == 0)
 
 
 def test_an_accepted_port_outlives_the_variable_of_its_server() -> None:
     def accept_one() -> tuple[SocketPort, SocketPort]:
         server = PortServer("127.0.0.1", 0)
-        client = connect("127.0.0.1", server.addresses[0][1])
+        client = connect("127.0.0.1", portno(server))
         accepted = server.accept()
         assert accepted is not None
         return client, accepted
@@ -519,7 +506,7 @@ def test_a_sender_that_is_pushed_back_ends_when_the_port_closes() -> None:
                 client.send(NOTE)
 
         with thread(send_for_ever) as result:
-            until(lambda: len(client._port._outlet._gathered) >= MAX_OUTLET)
+            wait_until(lambda: len(client._port._outlet._gathered) >= MAX_OUTLET)
             client.close()
         assert isinstance(result[0], ValueError)
 
@@ -544,7 +531,7 @@ def test_several_threads_may_send_and_receive_on_one_port() -> None:
                 sending.enter_context(thread(lambda channel=channel: send(channel)))
         for _ in range(readers):
             client.send(Message("stop"))
-        until(lambda: all(results))
+        wait_until(lambda: all(results))
         heard = [message for [messages] in results for message in messages]
         assert len(heard) == each * senders
         for [messages] in results:
@@ -579,17 +566,17 @@ def test_the_loops_own_thread_is_refused() -> None:
 
 def test_a_blocked_receive_costs_no_cpu() -> None:
     with pair() as (client, accepted), thread(client.receive) as result:
-        until(lambda: client._inbox.awaited)
+        wait_until(lambda: client._inbox.awaited)
         before = time.process_time()
         assert not threading.Event().wait(0.5)
         assert time.process_time() - before < 0.05
         accepted.send(NOTE)
-        until(lambda: result)
+        wait_until(lambda: result)
 
 
 def test_a_port_that_is_dropped_sends_what_is_left_and_closes() -> None:
     with PortServer("127.0.0.1", 0) as server:
-        connect("127.0.0.1", server.addresses[0][1]).send(note(1))
+        connect("127.0.0.1", portno(server)).send(note(1))
         accepted = server.accept()
         assert list(accepted) == [note(1), off(1)]
 
@@ -606,4 +593,4 @@ def test_a_server_that_is_dropped_closes() -> None:
             pass  # It was about to be accepted when the listener closed: a reset.
         return False
 
-    until(refused)
+    wait_until(refused)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import mido
@@ -17,23 +16,13 @@ from midinet import PortClosed, UsageError
 from midinet.net.port import PortState
 from midinet.sync import PortServer, SocketPort, connect
 from midinet.sync.portal import get_portal
-from tests.harness.raw import PATIENCE_S
+from tests.harness.messages import control
 from tests.harness.synth import VirtualSynth
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 HOST = "127.0.0.1"
 NOTE = Message("note_on", note=60)
 CONNECTED, RECONNECTING, CLOSED = PortState.CONNECTED, PortState.RECONNECTING, PortState.CLOSED
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        threading.Event().wait(0.001)
-
-
-def control(number: int, value: int) -> Message:
-    return Message("control_change", control=number, value=value)
 
 
 @contextlib.contextmanager
@@ -48,7 +37,7 @@ def down(**options: Any) -> Iterator[tuple[SocketPort, int]]:
         assert port.receive() == NOTE
     with port:
         # A short outage may be over by now.
-        until(lambda: port.state is not CONNECTED)
+        wait_until(lambda: port.state is not CONNECTED)
         yield port, number
 
 
@@ -91,17 +80,17 @@ def test_a_reader_in_a_thread_reads_on() -> None:
         port = connect(HOST, number, reconnect=True)
         reader = threading.Thread(target=read, args=(port,))
         reader.start()
-        until(lambda: server.stats.clients)
+        wait_until(lambda: server.stats.clients)
         server.send(NOTE)
         server.send(control(64, 127))
-        until(lambda: len(heard) == 2)
-    until(lambda: port.state is RECONNECTING)
-    until(synth.is_silent)
+        wait_until(lambda: len(heard) == 2)
+    wait_until(lambda: port.state is RECONNECTING)
+    wait_until(synth.is_silent)
     with PortServer(HOST, number) as server:
         port.wait_connected()
-        until(lambda: server.stats.clients)
+        wait_until(lambda: server.stats.clients)
         server.send(Message("note_on", note=1))
-        until(lambda: synth.sounding == {(0, 1)})
+        wait_until(lambda: synth.sounding == {(0, 1)})
         port.close()
         reader.join()
 
@@ -132,7 +121,7 @@ def test_its_states_call_back_on_midinets_thread() -> None:
     with down(on_state=note) as (port, number), PortServer(HOST, number):
         port.wait_connected()
         port.close()
-    until(lambda: len(states) == 3)
+    wait_until(lambda: len(states) == 3)
     assert states == [(port, RECONNECTING), (port, CONNECTED), (port, CLOSED)]
     # It would wait for itself.
     assert len(errors) == 3
@@ -163,7 +152,7 @@ def test_it_can_be_closed_while_it_is_down() -> None:
 
 def test_an_outage_that_lasts_too_long_ends_it() -> None:
     with down(reconnect_for=0.01) as (port, _):
-        until(lambda: port.state is CLOSED)
+        wait_until(lambda: port.state is CLOSED)
         assert list(port) == [Message("note_off", note=60)]
         assert port.closed
         with pytest.raises(ValueError, match="closed"):
@@ -189,9 +178,9 @@ def test_a_port_that_nobody_keeps_is_closed_while_it_is_down() -> None:
     with PortServer(HOST, 0) as server:
         port = connect(HOST, server.addresses[0][1], reconnect=True)
     inner = port._port
-    until(lambda: inner.state is RECONNECTING)
+    wait_until(lambda: inner.state is RECONNECTING)
     del port
-    until(lambda: inner.state is CLOSED)
+    wait_until(lambda: inner.state is CLOSED)
 
 
 def test_midos_own_code_takes_it_as_a_port() -> None:
@@ -209,4 +198,4 @@ def test_a_port_that_nobody_has_any_more_is_closed_though_somebody_is_told_of_it
         opened = port._port
         del port
         gc.collect()
-        until(lambda: opened.state is CLOSED)
+        wait_until(lambda: opened.state is CLOSED)

@@ -13,7 +13,7 @@ import midinet
 from midinet import PortClosed, UsageError, sync
 from midinet.sync.portal import get_portal
 from midinet.testing import pair
-from tests.harness.raw import PATIENCE_S
+from tests.harness.waiting import PATIENCE_S
 
 pytest_plugins = "pytester"
 
