@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from midinet import format_address, parse_address
-from midinet.address import service_name
+from midinet.address import read_address, service_name
 
 
 @pytest.mark.parametrize(
@@ -65,3 +67,46 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
     except ValueError:
         return
     assert parse_address(format_address(host, portno)) == (host, portno)
+
+
+@pytest.mark.parametrize(
+    ("host", "portno", "parts"),
+    [
+        ("localhost", 8080, ("localhost", 8080)),
+        ("localhost", "8080", ("localhost", 8080)),
+        ("localhost:8080", None, ("localhost", 8080)),
+        ("localhost:0", None, ("localhost", 0)),
+        ("[::1]:0", None, ("::1", 0)),
+        ("::1", 8080, ("::1", 8080)),
+        ("[::1]", 8080, ("::1", 8080)),
+        ("", 0, ("", 0)),
+        ("midi://stage", 0, ("midi://stage", 0)),
+        ("midi://stage", None, ("midi://stage", 0)),
+    ],
+)
+def test_host_and_port_number_are_what_a_caller_means(
+    host: str, portno: int | str | None, parts: tuple[str, int]
+) -> None:
+    assert read_address(host, portno, any_port=True) == parts
+
+
+@pytest.mark.parametrize(
+    ("host", "portno", "error", "why"),
+    [
+        ("localhost", None, ValueError, "host:port is expected"),
+        ("localhost:0", None, ValueError, "between 1 and 65535"),
+        ("localhost:8080", 8080, ValueError, "has a port number already"),
+        ("localhost", "http", ValueError, "no port number"),
+        ("localhost", "-1", ValueError, "no port number"),
+        ("localhost", 8080.0, TypeError, "a port number is an int"),
+        ("localhost", True, TypeError, "a port number is an int"),
+        (8080, None, TypeError, "a host is a str"),
+        (("localhost", 8080), None, TypeError, "a host is a str"),
+        (None, 8080, TypeError, "a host is a str"),
+    ],
+)
+def test_what_is_no_host_or_no_port_number_is_refused(
+    host: Any, portno: Any, error: type[Exception], why: str
+) -> None:
+    with pytest.raises(error, match=why):
+        read_address(host, portno)

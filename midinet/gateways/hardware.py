@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack, overload
 
 from ..errors import CloseReason, DeviceError, UsageError
+from ..net.affinity import check_loop
 from ..net.pair import open_pair
 from ..net.port import SocketPort
 from ..net.server import PortServer
@@ -177,7 +178,12 @@ class Bridge:
         or server at most, and close them.
 
         Calling it again is harmless. Cancelling stops the waiting, not the closing.
+
+        Raises:
+            UsageError: it is called from another thread or event loop than opened it.
         """
+        if self._task is not None:
+            check_loop(self, self._loop)
         self._begin_close()
         await self.wait_closed()
 
@@ -187,6 +193,7 @@ class Bridge:
     async def wait_closed(self) -> None:
         """Wait until the bridge has been closed. Cancelling is safe."""
         if self._task is not None:
+            check_loop(self, self._loop)
             await asyncio.wait({self._task})
 
     @property

@@ -24,6 +24,7 @@ from mido import Message
 
 from ..errors import CloseReason, UsageError
 from ..hub.outbox import Outbox
+from ..net.affinity import check_loop
 from ..net.options import LinkOptions
 from ..net.port import PortState, SocketPort, open_hub
 from ..net.server import PortServer
@@ -156,6 +157,7 @@ class AtPort:
         self.options = port._link._options
 
     def check(self) -> None:
+        check_loop(self._port, self._port._loop)
         self._port._check_open()
         if self._port._is_adopted:
             raise UsageError("the messages of this client come through its server: bridge the server")
@@ -240,15 +242,19 @@ class DevicePort:
 
         Raises:
             TypeError: it is no mido.Message.
+            UsageError: it is called from another thread or event loop.
         """
+        check_loop(self, self._device._loop)
         self._say(encode(message), 1)
 
     def reset(self) -> None:
         """Send All Notes Off and Reset All Controllers on all channels."""
+        check_loop(self, self._device._loop)
         self._say(b"".join(RESET_FRAMES), len(RESET_FRAMES))
 
     def panic(self) -> None:
         """Send All Sound Off on all channels."""
+        check_loop(self, self._device._loop)
         self._say(b"".join(PANIC_FRAMES), len(PANIC_FRAMES))
 
     def __repr__(self) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from ssl import SSLContext, SSLError
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..address import format_address, parse_address, service_name
+from ..address import format_address, read_address, service_name
 from ..errors import (
     CloseReason,
     ConnectError,
@@ -63,6 +63,8 @@ MOST_ADDRESS_S = 2.0
 # Seconds. A connection that ended before, with nothing heard over it, was no success: the server is full, or
 # lets nobody in from here. The times between attempts go on from where they were.
 PROVEN_S = 1.0
+
+_AWAIT = "write `async with connect(...) as port:`, or `port = await connect(...)`"
 
 
 def retry_delays(jitter: Callable[[], float] = random.random) -> Iterator[float]:
@@ -114,17 +116,17 @@ class connect:
         options: the settings of the connection, one by one, as `LinkOptions` lists them.
 
     Returns:
-        A SocketPort.
+        A SocketPort, once it is awaited or entered by `async with`. One `connect(...)` makes one port.
 
     Raises:
         ConnectRefused: nobody listens there.
         NotAuthorized: the server does not accept the token, or asks for one.
         ServerBusy: the server has as many clients as it takes.
         ConnectError: no connection could be made, or not in time; or nobody is called midi://NAME.
-        UsageError: the token would be sent unencrypted beyond this machine.
+        UsageError: the token would be sent unencrypted beyond this machine, or this one was awaited before.
         MissingExtra: midi://NAME is looked for, and zeroconf is not installed.
         ValueError: a limit is out of range, it is no address, or the name or token cannot be sent.
-        TypeError: there is no such option.
+        TypeError: there is no such option, or the host is no str or the port number no number.
 
     Cancelling is safe: no connection is left behind.
     """
@@ -132,7 +134,7 @@ class connect:
     def __init__(
         self,
         host: str,
-        portno: int | None = None,
+        portno: int | str | None = None,
         *,
         timeout: float | None = DEFAULT_CONNECT_TIMEOUT,
         name: str | None = None,
@@ -146,8 +148,7 @@ class connect:
     ) -> None:
         if token is not None:
             check_token(token)
-        if portno is None:
-            host, portno = parse_address(host)
+        host, portno = read_address(host, portno)
         # Of a server that is looked up, and on which interfaces; None has an address.
         self._service = service_name(host)
         if self._service is not None:
@@ -167,6 +168,8 @@ class connect:
         self._reconnect_for = reconnect_for
         self._on_state = on_state
         self._port: SocketPort | None = None
+        # It is being awaited, or was, and gave a port.
+        self._is_used = False
         # Of the attempt under way. The link forgets it when it is lost, which may be soon.
         self._greeting: _Greeting | None = None
         self._options = LinkOptions(**options)
@@ -181,9 +184,26 @@ class connect:
         return self._connect(Inbox).__await__()
 
     async def __aenter__(self) -> SocketPort:
-        if self._port is not None:
-            raise UsageError("this connection was made before: write connect(...) again for another")
         return await self
+
+    if not TYPE_CHECKING:  # A type checker says by itself that a `connect` is no port.
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if not name.startswith("_") and hasattr(SocketPort, name):
+                text = f"connect(...) has no {name} until it is awaited: {_AWAIT}"
+            else:
+                text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(text, name=name, obj=self)
+
+        def __aiter__(self) -> NoReturn:
+            raise UsageError(f"connect(...) gives no messages, its port does: {_AWAIT}")
+
+        def __enter__(self) -> NoReturn:
+            raise UsageError(
+                f"connect(...) is opened by `async with`; midinet.sync has a blocking one: {_AWAIT}"
+            )
+
+        def __exit__(self, *_: object) -> None: ...
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -192,11 +212,17 @@ class connect:
             await self._port.close()
 
     async def _connect(self, make_inbox: Callable[[int], Inbox]) -> SocketPort:
+        if self._is_used:
+            raise UsageError("this connection was made before: write connect(...) again for another")
         self._loop = asyncio.get_running_loop()
+        self._is_used = True
         try:
             async with asyncio.timeout(self._timeout):
                 link = await (self._keep_trying() if self._reconnect else self._open())
-        except TimeoutError as error:
+        except BaseException as error:
+            self._is_used = False
+            if not isinstance(error, TimeoutError):
+                raise
             # What kept the attempts from succeeding says more than that there was no more time.
             raise self._failure or ConnectError(
                 errno.ETIMEDOUT, f"no answer from {self._where} in {self._timeout} s"

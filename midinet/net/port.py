@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import errno
+from asyncio import _get_running_loop as running_loop
 from collections.abc import Callable, Iterator
 from math import inf
 from types import TracebackType
@@ -26,6 +27,7 @@ from ..errors import CloseReason, ConnectionLost, PortClosed, UsageError
 from ..hub.hub import Hub
 from ..wire.aside import PONG, ping
 from ..wire.codec import PANIC_FRAMES, RESET_FRAMES, decode, encode
+from .affinity import check_loop, wrong_loop_error
 from .inbox import Inbox
 from .stats import PortStats
 from .turns import Hold
@@ -77,6 +79,10 @@ class SocketPort:
     and raises ConnectionLost when the link broke; what had arrived before comes first. What the peer held
     when it ended is let go: the last messages are the note-offs.
 
+    A port belongs to the event loop that made it: from any other loop or thread its methods raise UsageError.
+    `asyncio.run_coroutine_threadsafe(port.send(message), loop)` hands a call to that loop. Properties may be
+    read anywhere.
+
     Attributes:
         name: the address it is connected to, as host:port, or the name that a client gave itself.
         peer: (address, port number) of the other end.
@@ -84,6 +90,7 @@ class SocketPort:
 
     def __init__(self, link: Link, inbox: Inbox, owner: Owner) -> None:
         self._link = link
+        self._loop = asyncio.get_running_loop()
         # What its hub is, nobody has decided yet.
         self._hub: Hub | None = None
         self._is_adopted = False
@@ -128,8 +135,11 @@ class SocketPort:
         Raises:
             PortClosed: the port is closed.
             ConnectionLost: the link broke.
+            UsageError: it is called from another thread or event loop.
             TypeError: it is no mido.Message.
         """
+        if running_loop() is not self._loop:
+            raise wrong_loop_error(self, self._loop)
         frame = encode(message)
         self._check_open()
         self._spree += 1 + (len(frame) & ~3)
@@ -149,7 +159,8 @@ class SocketPort:
         Raises:
             PortClosed: the port was closed, here or by the peer, and everything has been read.
             ConnectionLost: the link broke, and everything has been read.
-            UsageError: the port's messages come through its server.
+            UsageError: the port's messages come through its server, or it is called from another thread or
+                event loop.
         """
         inbox = self._readable()
         self._spree += 1
@@ -180,7 +191,7 @@ class SocketPort:
 
     async def __anext__(self) -> Message:
         # Nearly always there is a message, and then nothing else needs to be asked.
-        if self._spree < FAIR_SPREE and self._own_inbox is not None:
+        if self._spree < FAIR_SPREE and self._own_inbox is not None and running_loop() is self._loop:
             frame = self._own_inbox.get_nowait()
             if frame is not None:
                 self._spree += 1
@@ -192,11 +203,13 @@ class SocketPort:
 
     def reset(self) -> None:
         """Send All Notes Off and Reset All Controllers on all channels. Does nothing on a closed port."""
+        check_loop(self, self._loop)
         if self._reason is None:
             self._say(b"".join(RESET_FRAMES), len(RESET_FRAMES))
 
     def panic(self) -> None:
         """Send All Sound Off on all channels. Does nothing on a closed port."""
+        check_loop(self, self._loop)
         if self._reason is None:
             self._say(b"".join(PANIC_FRAMES), len(PANIC_FRAMES))
 
@@ -217,6 +230,7 @@ class SocketPort:
         Raises:
             PortClosed, ConnectionLost: it is closed.
         """
+        check_loop(self, self._loop)
         while self._state is PortState.RECONNECTING:
             await self._state_waiters.wait()
         self._check_open()
@@ -234,8 +248,9 @@ class SocketPort:
             TimeoutError: there was none. It is not asked at all while the peer is too slow to take it.
             PortClosed, ConnectionLost: the port is closed, or was before the answer came.
         """
+        check_loop(self, self._loop)
         self._check_open()
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         if self._pings is None:
             self._pings = {}
         self._last_ping += 1
@@ -270,11 +285,13 @@ class SocketPort:
 
         Calling it again is harmless. Cancelling stops the waiting, not the closing.
         """
+        check_loop(self, self._loop)
         self._begin_close()
         await self.wait_closed()
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended. Cancelling is safe."""
+        check_loop(self, self._loop)
         while not self._is_over or self._owner._port_is_sought(self):
             await self._state_waiters.wait()
 
@@ -404,7 +421,7 @@ class SocketPort:
         self._peer_clients = aside.clients
         waiter = (self._pings or {}).get(aside.id or "")
         if waiter is not None and not waiter.done():
-            waiter.set_result(asyncio.get_running_loop().time())
+            waiter.set_result(self._loop.time())
 
     def _begin_close(self) -> None:
         if self._reason is None and self._state is PortState.RECONNECTING:
@@ -431,13 +448,15 @@ class SocketPort:
             self._state = state
             self._state_waiters.wake()
             if self._on_state is not None:
-                asyncio.get_running_loop().call_soon(self._on_state, self, state)
+                self._loop.call_soon(self._on_state, self, state)
 
     def _check_open(self) -> None:
         if self._reason is not None:
             raise self._gone()
 
     def _readable(self) -> Inbox:
+        if running_loop() is not self._loop:
+            raise wrong_loop_error(self, self._loop)
         if self._own_inbox is None:
             raise UsageError(
                 "the messages of this client come through its server: read the server, or accept()"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import _get_running_loop as running_loop
 from collections import deque
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from ssl import SSLContext
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mido import Message
 
-from ..address import format_address, service_name
+from ..address import format_address, read_address, service_name
 from ..errors import CloseReason, PortClosed, UsageError
 from ..gateways.announcement import Announcement
 from ..gateways.broker import DEFAULT_SESSION, Broker, check_session, need_nats, read_servers
@@ -35,6 +36,7 @@ from .access import (
     Tokens,
     is_loopback,
 )
+from .affinity import check_loop
 from .door import DEFAULT_HELLO_TIMEOUT, Access, Door, Visitor
 from .inbox import Inbox
 from .link import Link
@@ -67,9 +69,12 @@ class PortServer:
     `accept` takes the one that waited longest for yourself instead. A client that comes while `accept` is
     being awaited goes there.
 
+    A server belongs to the event loop that started it, as a port does: see `SocketPort`.
+
     Args:
         host: a name or an address; '' is every interface, IPv4 and IPv6.
-        portno: the port number; 0 lets the system choose one, which `addresses` then tells.
+        portno: the port number; 0 lets the system choose one, which `addresses` then tells. None when
+            `host` is a whole address, as in "localhost:8080".
         relay: be a hub: clients are adopted at once, and what one sends all the others get. Messages are
             then also kept for reading the server, from the first time it is read; who begins to read a
             relaying server has to go on, since a full inbox stops the relay.
@@ -107,13 +112,13 @@ class PortServer:
     Raises, when it is made:
         ValueError: a limit is out of range, there is something in `allow` or `tokens` that cannot be, the
             host is midi://NAME, or `announce` is no such name.
-        TypeError: there is no such option.
+        TypeError: there is no such option, or the host is no str or the port number no number.
     """
 
     def __init__(
         self,
         host: str,
-        portno: int,
+        portno: int | str | None = None,
         *,
         relay: bool = False,
         yield_ports: bool = False,
@@ -132,6 +137,7 @@ class PortServer:
         broker_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        host, portno = read_address(host, portno, any_port=True)
         if (name := service_name(host)) is not None:
             raise ValueError(f"a server listens on a host and a port; announce={name!r} gives it a name")
         if broker is not None and not relay:
@@ -246,7 +252,12 @@ class PortServer:
 
         Accepted ports are closed too. It takes `close_timeout` at most, and calling it again is harmless.
         Cancelling stops the waiting, not the closing.
+
+        Raises:
+            UsageError: it is called from another thread or event loop.
         """
+        if self._started:
+            check_loop(self, self._loop)
         self._begin_close()
         await self.wait_closed()
 
@@ -286,7 +297,7 @@ class PortServer:
 
     async def wait_closed(self) -> None:
         """Wait until the server has been closed and every connection has ended. Cancelling is safe."""
-        self._check_started()
+        self._check_loop()
         while not self._is_over:
             await self._closed_waiters.wait()
 
@@ -307,8 +318,11 @@ class PortServer:
 
         Raises:
             PortClosed: the server is closed.
+            UsageError: it is not started, or called from another thread or event loop.
             TypeError: it is no mido.Message.
         """
+        if not self._started or running_loop() is not self._loop:
+            self._check_loop()
         frame = encode(message)
         self._spree += 1 + (len(frame) & ~3)
         while self._spree >= FAIR_SPREE:
@@ -323,8 +337,9 @@ class PortServer:
 
         Raises:
             PortClosed: the server was closed, and everything has been read.
+            UsageError: it is not started, or called from another thread or event loop.
         """
-        self._check_started()
+        self._check_loop()
         self._spree += 1
         if self._spree >= FAIR_SPREE:
             self._spree = 0
@@ -338,7 +353,7 @@ class PortServer:
 
     def poll(self) -> Any:
         """Return the next message that has arrived, or (port, message) with `yield_ports`, or None."""
-        self._check_started()
+        self._check_loop()
         self._adopt_for_reading()
         entry = self._inbox.get_nowait()
         return None if entry is None else self._decode(entry)
@@ -353,7 +368,13 @@ class PortServer:
 
     async def __anext__(self) -> Any:
         # Nearly always there is a message, and then nothing else needs to be asked.
-        if self._spree < FAIR_SPREE and self._is_read and not self._waiting:
+        if (
+            self._spree < FAIR_SPREE
+            and self._is_read
+            and not self._waiting
+            and self._started
+            and running_loop() is self._loop
+        ):
             entry = self._inbox.get_nowait()
             if entry is not None:
                 self._spree += 1
@@ -371,6 +392,7 @@ class PortServer:
 
         Raises:
             PortClosed: the server is closed.
+            UsageError: it is not started, or called from another thread or event loop.
         """
         if (port := self._accept_nowait()) is None:
             waiter = self._loop.create_future()
@@ -391,13 +413,13 @@ class PortServer:
 
     def reset(self) -> None:
         """Send All Notes Off and Reset All Controllers on all channels to every client."""
-        self._check_started()
+        self._check_loop()
         if not self._closing:
             self._say(b"".join(RESET_FRAMES), len(RESET_FRAMES))
 
     def panic(self) -> None:
         """Send All Sound Off on all channels to every client."""
-        self._check_started()
+        self._check_loop()
         if not self._closing:
             self._say(b"".join(PANIC_FRAMES), len(PANIC_FRAMES))
 
@@ -588,8 +610,14 @@ class PortServer:
         if not (self._started or self._closing):
             raise UsageError("the server is not started: `async with` or `await` does that")
 
-    def _check_open(self) -> None:
+    def _check_loop(self) -> None:
+        """Raise UsageError unless the server was started, and by the loop that runs the caller."""
         self._check_started()
+        if self._started:
+            check_loop(self, self._loop)
+
+    def _check_open(self) -> None:
+        self._check_loop()
         if self._closing:
             raise self._closed_error()
 

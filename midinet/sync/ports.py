@@ -120,7 +120,7 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
     def __init__(
         self,
         host: str,
-        portno: int | None = None,
+        portno: int | str | None = None,
         *,
         autoreset: bool = False,
         on_state: Callable[[SocketPort, PortState], object] | None = None,
@@ -301,7 +301,7 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
         return self._port.stats
 
 
-def connect(host: str, portno: int | None = None, **options: Any) -> SocketPort:
+def connect(host: str, portno: int | str | None = None, **options: Any) -> SocketPort:
     """Connect to a MIDI socket port server and return a SocketPort, which see for arguments and errors."""
     return SocketPort(host, portno, **options)
 
@@ -347,7 +347,7 @@ class PortServer(BaseIOPort):  # type: ignore[misc]  # mido carries no types
     def __init__(
         self,
         host: str,
-        portno: int,
+        portno: int | str | None = None,
         backlog: int = DEFAULT_BACKLOG,
         *,
         autoreset: bool = False,
