@@ -40,7 +40,7 @@ from typing import Any
 from midinet import Parser
 
 from . import servers
-from .program import Program, bounded
+from .program import NothingToMeasureError, Program, bounded
 from .table import Column, Table, median, percentile
 
 PERCENTS = (50.0, 99.0)
@@ -57,15 +57,20 @@ _MAX_COUNT = 1 << 14
 Heard = dict[int, float]
 
 
-def missing() -> str | None:
-    """Return what is needed and not there, or None."""
-    if shutil.which("jackd") is None:
-        return "jackd is not installed (Debian: apt-get install jackd2)"
+def load_rtmidi() -> Any:
+    """Return the module rtmidi, where this machine has all that is needed."""
+    for name in ("jackd", "jack_lsp"):
+        if shutil.which(name) is None:
+            raise NothingToMeasureError(f"{name} is not installed (Debian: apt-get install jackd2)")
     try:
         rtmidi = importlib.import_module("rtmidi")
     except ImportError:
-        return "python-rtmidi is not installed (pip install 'midinet[rtmidi]')"
-    return None if rtmidi.API_UNIX_JACK in rtmidi.get_compiled_api() else "this python-rtmidi has no JACK"
+        raise NothingToMeasureError(
+            "python-rtmidi is not installed (pip install 'midinet[rtmidi]')"
+        ) from None
+    if rtmidi.API_UNIX_JACK not in rtmidi.get_compiled_api():
+        raise NothingToMeasureError("this python-rtmidi has no JACK")
+    return rtmidi
 
 
 @contextmanager
@@ -82,7 +87,7 @@ def jack_server() -> Iterator[None]:
             end = time.monotonic() + _START_S
             while subprocess.run(["jack_lsp", "-s", name], stdout=nowhere, stderr=nowhere).returncode:
                 if process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError("jackd does not start")
+                    raise NothingToMeasureError("jackd is installed, but does not start here")
                 time.sleep(_LOOK_S)
             yield
         finally:
@@ -159,7 +164,7 @@ def measure_round(player: Any, options: argparse.Namespace) -> dict[str, Heard]:
 def measure(options: argparse.Namespace) -> list[Table]:
     """Measure what the module says."""
     options.count = min(options.count, _MAX_COUNT)
-    rtmidi = importlib.import_module("rtmidi")
+    rtmidi = load_rtmidi()
     with jack_server():
         player = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name="player")
         player.open_virtual_port("out")
@@ -196,9 +201,6 @@ def main(argv: list[str] | None = None) -> int:
     program = Program("benchmarks.hardware", __doc__)
     program.size("count", full=1_000, quick=20, help="messages in a round, 16,384 at most")
     program.size("rate", full=200.0, quick=200.0, help="messages a second")
-    if (lack := missing()) is not None:
-        print(f"nothing is measured: {lack}")
-        return 0
     return program.run(measure, argv)
 
 

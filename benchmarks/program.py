@@ -21,6 +21,10 @@ Size = int | float | list[int]
 MAX_MEASUREMENT_S = 120.0
 
 
+class NothingToMeasureError(Exception):
+    """A need that the whole measurement has and this machine does not meet; the text names it."""
+
+
 class Program:
     """A benchmark program.
 
@@ -84,7 +88,8 @@ class Program:
             draw: makes plots of what is saved.
 
         Returns:
-            The exit code.
+            The exit code. Where `measure` raises NothingToMeasureError it is 0 too: one line says what is
+            missing, and nothing is saved.
         """
         options = self._parser.parse_args(argv)
         for name, (full, quick) in self._sizes.items():
@@ -99,7 +104,11 @@ class Program:
         if options.cores:
             print(f"servers on core {options.cores[0]}, load on core {options.cores[1]}", flush=True)
             machine.pin(options.cores[1])
-        tables = measure(options)
+        try:
+            tables = measure(options)
+        except NothingToMeasureError as missing:
+            print(f"nothing is measured: {missing}")
+            return 0
         for table in tables:
             print()
             print(table.render(), flush=True)

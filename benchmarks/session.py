@@ -53,7 +53,7 @@ from . import servers, streams
 from .contenders import Contender, choose
 from .crowd import Crowd, allow_descriptors, connect, send_some
 from .load import Load, Result
-from .program import Program, bounded
+from .program import NothingToMeasureError, Program, bounded
 from .protocols import NATS
 from .table import Cell, Column, Table, median, noise, percentiles
 
@@ -260,23 +260,22 @@ def measure(options: argparse.Namespace) -> list[Table]:
         raise SystemExit("--hubs has to be 2 at least")
     if max(options.together) > _RING_FRAMES:
         raise SystemExit(f"--together has to be {_RING_FRAMES:,} at most")
-    brokers, notes = choose(["nats-server"])
+    brokers, _ = choose(["nats-server"])
+    if not brokers:
+        raise NothingToMeasureError("nats-server is not installed (Debian: apt-get install nats-server)")
     if importlib.util.find_spec("nats") is None:
-        brokers, notes = [], [*notes, "Left out, since it is not installed: nats-py."]
+        raise NothingToMeasureError("nats-py is not installed (pip install 'midinet[nats]')")
     rounds = Rounds()
-    if brokers:
-        # Servers have as many as the program that starts them.
-        allow_descriptors(_most_clients(options))
-        for _ in range(options.rounds):
-            _measure_round(rounds, brokers[0], options)
-    tables = [
+    # Servers have as many as the program that starts them.
+    allow_descriptors(_most_clients(options))
+    for _ in range(options.rounds):
+        _measure_round(rounds, brokers[0], options)
+    return [
         _scale_table(rounds),
         _hop_table(rounds, options),
         _cost_table(rounds, options),
         _own_table(rounds, options),
     ]
-    tables[0].notes = notes
-    return tables
 
 
 def _most_clients(options: argparse.Namespace) -> int:

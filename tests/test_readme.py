@@ -255,7 +255,9 @@ def test_the_commands_behind_the_figures(line: str, started: list[subprocess.Pop
     # Less than pytest lets a test take.
     out, err = program.communicate(timeout=100)
     assert (program.returncode, err) == (0, "")
-    assert "midinet" in out
+    # A machine that lacks what all of it needs, such as jackd, is told so in one line, and has no table.
+    lacks = [line for line in out.splitlines() if line.startswith("nothing is measured: ")]
+    assert ("\n----" in out, len(lacks)) in [(True, 0), (False, 1)]
 
 
 def test_the_command_line_as_it_is_shown(

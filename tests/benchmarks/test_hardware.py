@@ -28,7 +28,21 @@ def test_without_jackd_it_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    assert hardware.main([]) == 0
-    assert capsys.readouterr().out == (
-        "nothing is measured: jackd is not installed (Debian: apt-get install jackd2)\n"
-    )
+    assert hardware.main(["--quick", "--unpinned"]) == 0
+    _, line = capsys.readouterr().out.splitlines()
+    assert line == "nothing is measured: jackd is not installed (Debian: apt-get install jackd2)"
+
+
+def test_a_jackd_that_does_not_start_is_named_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    load_rtmidi()
+    for name in ("jackd", "jack_lsp"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("JACK_DEFAULT_SERVER", "")
+    monkeypatch.setenv("JACK_NO_AUDIO_RESERVATION", "")
+    assert hardware.main(["--quick", "--unpinned"]) == 0
+    _, line = capsys.readouterr().out.splitlines()
+    assert line == "nothing is measured: jackd is installed, but does not start here"

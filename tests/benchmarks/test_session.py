@@ -81,11 +81,13 @@ def test_sizes_that_say_nothing_are_refused(options: list[str], words: str) -> N
         session.main(["--quick", "--unpinned", *options])
 
 
-def test_without_a_broker_there_is_a_note_and_no_figure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_a_broker_one_line_says_so_and_what_was_saved_stays(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", "")
 
-    assert session.main(["--quick", "--unpinned"]) == 0
+    assert session.main(["--quick", "--unpinned", "--save", str(tmp_path)]) == 0
 
-    assert "Left out, since they are not installed: nats-server." in capsys.readouterr().out
+    _, line = capsys.readouterr().out.splitlines()
+    assert line == ("nothing is measured: nats-server is not installed (Debian: apt-get install nats-server)")
+    assert list(tmp_path.iterdir()) == []
