@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mido import Message, MidiFile, MidiTrack
 from midinet import ConnectError, ConnectRefused, ListenError, MissingExtra
 from midinet.backend import LOOK_S, get_devices
 from midinet.sync import PortServer, connect
-from tests.harness.waiting import PATIENCE_S
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 NAME = "midinet.backend"
 NOTE_ON = Message("note_on", note=60, velocity=100)
@@ -47,15 +47,6 @@ def server() -> Iterator[PortServer]:
 
 def address_of(server: Any) -> str:
     return f"127.0.0.1:{server.addresses[0][1]}"
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    waiter = threading.Event()
-    for _ in range(int(PATIENCE_S / 0.005)):
-        if condition():
-            return
-        waiter.wait(0.005)
-    raise AssertionError("waited too long")
 
 
 class Heard:

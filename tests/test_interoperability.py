@@ -24,9 +24,7 @@ from mido import Message
 import midinet
 import midinet.sync
 from midinet import CloseReason
-
-# Seconds that anything here is waited for: far more than it takes, for machines that are busy.
-PATIENCE_S = 30.0
+from tests.harness.waiting import PATIENCE_S, until
 
 HOST = "127.0.0.1"
 
@@ -136,14 +134,6 @@ class InThread:
 
 
 # Both sides.
-
-
-async def until(found: Callable[[], Any]) -> Any:
-    """Poll until there is something, and return it."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not (result := found()):  # noqa: ASYNC110, nothing of mido's sets an event
-            await asyncio.sleep(0.001)
-    return result
 
 
 async def say(port: Any, messages: Iterable[Message]) -> None:

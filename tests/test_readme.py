@@ -26,6 +26,7 @@ from midinet import sync
 from tests.harness.jack import Instrument
 from tests.harness.nats import NatsServer
 from tests.harness.programs import end
+from tests.harness.servers import free_portno
 from tests.harness.waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parent.parent
@@ -39,9 +40,7 @@ NOTE_OFF = "note_off channel=0 note=60 velocity=64 time=0\n"
 
 @pytest.fixture
 def portno() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    return free_portno()
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from benchmarks.load import Load, Result
 from benchmarks.protocols import MIDI, MQTT, NATS, WEBSOCKET, Protocol
 from tests.harness.proxy import FaultyProxy
 from tests.harness.relay import relay
+from tests.harness.waiting import PATIENCE_S
 
-PATIENCE_S = 20.0
 SUBSCRIBERS = 2
 COUNT = 200
 

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,9 +16,7 @@ from typing import Any
 import pytest
 
 from tests.harness.programs import end
-
-# Far beyond what anything here takes: a wait that is over is a failure.
-PATIENCE_S = 20.0
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 
 class Command:
@@ -49,7 +46,7 @@ class Command:
 
     def wait_for(self, text: str, *, where: str = "out", count: int = 1) -> None:
         """Wait until it has printed a text, so many times."""
-        wait_for(
+        wait_until(
             lambda: self.files[where].read_text().count(text) >= count, f"{text!r} from {self.process.args}"
         )
 
@@ -82,19 +79,6 @@ class Hub(Command):
         # As text or as JSON.
         self.address = re.findall(r"127\.0\.0\.1:\d+", self.out)[0]
         self.portno = int(self.address.rpartition(":")[2])
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def wait_until() -> Callable[[Callable[[], bool], str], None]:
-    """Wait until a condition holds, within reason: `wait_until(condition, "what it is")`."""
-    return wait_for
 
 
 @pytest.fixture

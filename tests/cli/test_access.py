@@ -17,10 +17,9 @@ from midinet.cli.common import Complaint
 from midinet.net.tls import tls_server_context
 from midinet.sync import PortServer as SyncPortServer
 from tests.harness.certificates import certificates
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 TOKEN, WRONG = "c2VjcmV0", "d3Jvbmc"
-
-PATIENCE_S = 20.0
 
 NOTE = mido.Message("note_on", channel=3, note=60, velocity=90)
 
@@ -432,7 +431,7 @@ async def test_the_words_of_the_library_are_those_that_are_replaced():
 # A monitor that follows.
 
 
-def test_a_monitor_follows_a_server_across_restarts(start, wait_until):
+def test_a_monitor_follows_a_server_across_restarts(start):
     first = SyncPortServer("127.0.0.1", 0, relay=True)
     portno = first.addresses[0][1]
     monitor = start("monitor", address(first), "--reconnect", "--name", "stage left")
@@ -457,7 +456,7 @@ def test_a_monitor_follows_a_server_across_restarts(start, wait_until):
     assert kinds == ["note_on", "note_off", "note_on"]
 
 
-def test_ctrl_c_ends_a_monitor_that_tries_to_connect_again(start, wait_until):
+def test_ctrl_c_ends_a_monitor_that_tries_to_connect_again(start):
     with SyncPortServer("127.0.0.1", 0, relay=True) as first:
         monitor = start("monitor", address(first), "--reconnect")
         wait_until(lambda: first.ports, "the monitor")

@@ -17,6 +17,7 @@ from midinet import PortState
 from midinet.cli.bridge import what_is_up
 from midinet.gateways.hardware import DeviceState
 from tests.harness.jack import Jack
+from tests.harness.waiting import wait_until
 
 ON, OFF = [0x90, 60, 64], [0x80, 60, 64]
 
@@ -62,7 +63,7 @@ class Client:
 
 
 def test_what_inputs_bring_the_others_hear_and_what_they_send_the_outputs_play(
-    quiet_hub, client, bridge, plug, wait_until
+    quiet_hub, client, bridge, plug
 ):
     keys, synth = plug("Keys", sounds=False), plug("Synth", plays=False)
     bridged = bridge(quiet_hub.address, "--input", "Keys", "--output", "Synth")
@@ -76,7 +77,7 @@ def test_what_inputs_bring_the_others_hear_and_what_they_send_the_outputs_play(
     assert bridged.err == ""
 
 
-def test_without_thru_devices_hear_the_server_alone(quiet_hub, client, bridge, plug, wait_until):
+def test_without_thru_devices_hear_the_server_alone(quiet_hub, client, bridge, plug):
     keys, synth = plug("Keys", sounds=False), plug("Synth", plays=False)
     bridged = bridge(quiet_hub.address, "--input", "Keys", "--output", "Synth", "--no-thru")
     bridged.wait_for(" up | in: ")

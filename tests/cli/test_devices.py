@@ -9,6 +9,7 @@ import pytest
 
 from midinet.cli.access import DeviceTarget
 from tests.harness.terminal import CTRL_C, Terminal
+from tests.harness.waiting import wait_until
 
 NOTE = mido.Message("note_on", note=60, velocity=90)
 NOTE_OFF = mido.Message("note_off", note=60)
@@ -30,7 +31,7 @@ def messages_in(path):
 # Playing.
 
 
-def test_a_device_plays_a_file_and_is_let_go_of(plug, run, wait_until, tmp_path):
+def test_a_device_plays_a_file_and_is_let_go_of(plug, run, tmp_path):
     synth = plug("synth")
     bend = mido.Message("pitchwheel", pitch=99)
     path = tune_of(tmp_path / "tune.mid", NOTE, bend, mido.Message("sysex", data=(1, 2, 3), time=10))
@@ -41,7 +42,7 @@ def test_a_device_plays_a_file_and_is_let_go_of(plug, run, wait_until, tmp_path)
     assert synth.heard == [bytes(message.bytes()) for message in played]
 
 
-def test_ctrl_c_lets_go_of_what_sounds_on_a_device(plug, start, wait_until, tmp_path):
+def test_ctrl_c_lets_go_of_what_sounds_on_a_device(plug, start, tmp_path):
     synth = plug("synth")
     path = tune_of(tmp_path / "tune.mid", NOTE, mido.Message("note_on", note=61, time=480 * 7200))
     play = start("play", "synth", path, *JACK)
@@ -52,7 +53,7 @@ def test_ctrl_c_lets_go_of_what_sounds_on_a_device(plug, start, wait_until, tmp_
     assert synth.heard == [bytes(NOTE.bytes()), bytes(NOTE_OFF.bytes())]
 
 
-def test_a_loop_goes_on_when_a_device_comes_back(plug, start, wait_until, tmp_path):
+def test_a_loop_goes_on_when_a_device_comes_back(plug, start, tmp_path):
     synth = plug("synth")
     path = tune_of(tmp_path / "tune.mid", NOTE, mido.Message("note_off", note=60, time=24), length=24)
     play = start("play", "synth", path, "--loop", *JACK)
@@ -69,7 +70,7 @@ def test_a_loop_goes_on_when_a_device_comes_back(plug, start, wait_until, tmp_pa
 # Recording.
 
 
-def test_a_device_is_recorded(plug, start, wait_until, tmp_path):
+def test_a_device_is_recorded(plug, start, tmp_path):
     path, picture = tmp_path / "take.mid", tmp_path / "take.svg"
     keys = plug("keys")
     options = ["--until-silence", "0.3", "--svg", str(picture)]
@@ -139,7 +140,7 @@ def test_a_midi_system_that_stops_costs_no_take(plug, jack, start, tmp_path):
 # Messages by hand.
 
 
-def test_messages_are_sent_to_a_device_and_what_is_held_is_let_go_of(plug, run, wait_until):
+def test_messages_are_sent_to_a_device_and_what_is_held_is_let_go_of(plug, run):
     synth = plug("synth")
     program = mido.Message("program_change", program=5)
     assert run("send", "synth", str(program), str(NOTE), *JACK) == (0, "", "")
@@ -147,7 +148,7 @@ def test_messages_are_sent_to_a_device_and_what_is_held_is_let_go_of(plug, run, 
     assert synth.heard == [bytes(message.bytes()) for message in (program, NOTE, NOTE_OFF)]
 
 
-def test_what_a_device_plays_is_shown_also_when_it_was_away(plug, start, wait_until):
+def test_what_a_device_plays_is_shown_also_when_it_was_away(plug, start):
     keys = plug("keys")
     monitor = start("monitor", "keys", "--type", "note_on", "--type", "note_off", *JACK)
 

@@ -14,6 +14,7 @@ from mido import Message
 from midinet.cli.common import Complaint
 from midinet.cli.joining import BROKER_VARIABLE, read_broker
 from tests.harness.nats import NatsServer
+from tests.harness.waiting import wait_until
 
 NOTE_ON, NOTE_OFF = Message("note_on", note=60), Message("note_off", note=60)
 FILES = {"credentials": None, "nkey": None, "ca": None, "cert": None, "key": None}
@@ -32,9 +33,7 @@ def close(port: mido.sockets.SocketPort) -> None:
         file.close()
 
 
-def test_three_hubs_are_one_for_mido_s_ports(
-    start_hub: Callable[..., Any], broker: NatsServer, wait_until: Callable[..., None]
-) -> None:
+def test_three_hubs_are_one_for_mido_s_ports(start_hub: Callable[..., Any], broker: NatsServer) -> None:
     hubs = [start_hub("--broker", broker.url, "--session", "three", "--json") for _ in range(3)]
     for hub in hubs:
         hub.wait_for("joined through the broker")

@@ -11,6 +11,8 @@ import mido
 import mido.sockets
 import pytest
 
+from tests.harness.waiting import wait_until
+
 NOTES = [mido.Message("note_on", note=note) for note in (60, 64, 67)]
 WIRE = b"".join(bytes(note.bin()) for note in NOTES)
 LINES = "".join(f"{note}\n" for note in NOTES)
@@ -138,7 +140,7 @@ def test_an_output_that_is_blocked_holds_up_the_server_and_not_ctrl_c(server, st
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="what a process connects to is read there")
-def test_ctrl_c_while_connecting_is_130(start, wait_until):
+def test_ctrl_c_while_connecting_is_130(start):
     # A full backlog: the system answers nobody, and connecting waits.
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         fillers = [socket.socket() for _ in range(4)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-import mido
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,25 +13,13 @@ from midinet.cli.piano_roll import Bar, bars_of, draw
 from midinet.cli.schedule import schedule_of
 from midinet.cli.take import is_storable
 from midinet.cli.tune import ode_to_joy
-from tests.harness.messages import any_message
+from tests.harness.messages import any_message, control, note, off
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def note(number, velocity=64, channel=0):
-    return mido.Message("note_on", note=number, velocity=velocity, channel=channel)
-
-
-def off(number, channel=0):
-    return mido.Message("note_off", note=number, channel=channel)
-
-
-def control(number, value, channel=0):
-    return mido.Message("control_change", control=number, value=value, channel=channel)
-
-
 def pedal(value, channel=0):
-    return control(64, value, channel)
+    return control(64, value, channel=channel)
 
 
 def drawn(name, take):
@@ -60,9 +47,9 @@ def bars_drawn(root):
 def test_notes_go_from_note_on_to_note_off_from_the_first_message_on():
     take = [
         (5.0, control(7, 9)),
-        (6.0, note(60, 90)),
-        (6.5, note(60, 20, channel=9)),
-        (7.0, note(60, 0)),
+        (6.0, note(60, velocity=90)),
+        (6.5, note(60, velocity=20, channel=9)),
+        (7.0, note(60, velocity=0)),
         (8.0, off(60, channel=9)),
         (8.0, off(61)),
     ]
@@ -72,7 +59,9 @@ def test_notes_go_from_note_on_to_note_off_from_the_first_message_on():
 
 
 def test_a_note_that_is_struck_again_ends_and_begins():
-    assert bars_of([(0.0, note(60, 1)), (1.0, note(60, 2)), (2.0, off(60)), (3.0, off(60))])[0] == [
+    assert bars_of(
+        [(0.0, note(60, velocity=1)), (1.0, note(60, velocity=2)), (2.0, off(60)), (3.0, off(60))]
+    )[0] == [
         Bar(0.0, 1.0, 0, 60, 1),
         Bar(1.0, 2.0, 0, 60, 2),
     ]
@@ -119,7 +108,12 @@ def test_time_goes_to_the_right_and_pitch_up():
 
 
 def test_colours_are_channels_and_shades_are_velocities():
-    take = [(0.0, note(60, 10)), (0.0, note(61, 120)), (0.0, note(62, 120, channel=15)), (1.0, control(7, 1))]
+    take = [
+        (0.0, note(60, velocity=10)),
+        (0.0, note(61, velocity=120)),
+        (0.0, note(62, velocity=120, channel=15)),
+        (1.0, control(7, 1)),
+    ]
     root, texts = drawn("take.mid", take)
     shades = {
         (path.get("class"), path.get("stroke-opacity"))
@@ -218,7 +212,7 @@ def test_each_of_50000_notes_is_drawn():
 def test_more_than_can_be_told_apart_is_drawn_as_one():
     take = []
     for number in range(100_000):
-        take += [(number * 0.01, note(60, number % 100 + 1)), (number * 0.01 + 0.005, off(60))]
+        take += [(number * 0.01, note(60, velocity=number % 100 + 1)), (number * 0.01 + 0.005, off(60))]
     root, texts = drawn("take.mid", take)
     assert texts[1] == "16:39 minutes, 100,000 notes"
     assert sum(width for _, _, _, width in bars_drawn(root)) > 2390

@@ -16,6 +16,7 @@ from midinet import PortServer, connect
 from midinet.cli.play import perform, perform_rounds
 from midinet.cli.schedule import Passage
 from midinet.hub.performance import Performance
+from tests.harness.messages import note, off
 
 
 def track(*messages):
@@ -24,14 +25,6 @@ def track(*messages):
 
 def tempo(microseconds, time=0):
     return mido.MetaMessage("set_tempo", tempo=microseconds, time=time)
-
-
-def note(number, time=0, **values):
-    return mido.Message("note_on", note=number, time=time, **values)
-
-
-def off(number):
-    return mido.Message("note_off", note=number)
 
 
 def end(time):

@@ -12,6 +12,7 @@ from midinet.cli.schedule import cut, load, passage_of, piece_of, read_time, sch
 from midinet.cli.tune import ode_to_joy
 from midinet.hub.performance import Performance
 from midinet.wire.codec import encode
+from tests.harness.messages import control, note, off, program
 
 
 def track(*messages):
@@ -32,22 +33,6 @@ def bars_of(numerator, denominator, time=0):
 
 def end(time=0):
     return meta("end_of_track", time)
-
-
-def note(number, time=0, **values):
-    return mido.Message("note_on", note=number, time=time, **values)
-
-
-def off(number, time=0, **values):
-    return mido.Message("note_off", note=number, time=time, **values)
-
-
-def control(number, value, time=0, **values):
-    return mido.Message("control_change", control=number, value=value, time=time, **values)
-
-
-def program(number, time=0, **values):
-    return mido.Message("program_change", program=number, time=time, **values)
 
 
 def bend(pitch, time=0, **values):

@@ -18,7 +18,7 @@ import pytest
 
 from tests.harness.raw import RawPeer
 from tests.harness.synth import VirtualSynth
-from tests.harness.waiting import until
+from tests.harness.waiting import PATIENCE_S, until, wait_until
 
 # Moments of a run at which the hub is ended; fifty take half a minute, and are what was promised:
 # MIDINET_SHUTDOWN_MOMENTS=50 pytest tests/cli/test_shutdown.py
@@ -31,8 +31,6 @@ PLAYERS, LISTENERS = 3, 2
 
 # Seconds. Signals come at any time up to so long after the first notes.
 TRAFFIC_S = 0.3
-
-PATIENCE_S = 20.0
 
 NOTE_ON = re.compile(rb"[\x90-\x9f][\x00-\x7f][\x01-\x7f]")
 
@@ -172,7 +170,7 @@ def test_a_client_that_does_not_read_delays_the_end_by_seconds_at_most(start_hub
         ((signal.SIGINT, signal.SIGTERM), 143),
     ],
 )
-def test_a_second_signal_ends_it_at_once(start_hub, wait_until, numbers, status):
+def test_a_second_signal_ends_it_at_once(start_hub, numbers, status):
     hub = start_hub("--stats-every", "0.1")
     with stalled_client(hub):
         first, second = numbers

@@ -14,7 +14,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -27,14 +26,13 @@ from mido import Message
 from tests.harness.needs import need
 from tests.harness.programs import uncovered
 from tests.harness.screen import Screen
+from tests.harness.servers import free_portno
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("two_line_server", "client", "send_to_all", "listen", "accept", "accept_many", "stay_connected")
 # How midinet lives in other programs, each of its own kind.
 RECIPES = {"sync": ["tkinter_keys"], "asyncio": ["aiohttp_hub"]}
-
-# Seconds that anything here is waited for: far more than it takes, for machines that are busy.
-PATIENCE_S = 30.0
 
 NOTE_ON = Message("note_on", note=60, velocity=100)
 NOTE_OFF = Message("note_off", note=60)
@@ -106,30 +104,14 @@ def reset(port: Any) -> None:
     hang_up(port)
 
 
-def until(found: Callable[[], Any]) -> Any:
-    """Poll until there is something, and return it."""
-    deadline = time.monotonic() + PATIENCE_S
-    while (result := found()) is None:
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.001)
-    return result
-
-
 def hear(port: Any, count: int) -> list[Message]:
     """Read so many messages from a port of mido's."""
-    return [until(port.poll) for _ in range(count)]
+    return [wait_until(port.poll) for _ in range(count)]
 
 
 def own_address(port: Any) -> str:
     host, portno = port._socket.getsockname()
     return f"{host}:{portno}"
-
-
-def free_portno() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        portno: int = sock.getsockname()[1]
-        return portno
 
 
 class Stage:
@@ -159,7 +141,7 @@ class Stage:
                 assert program.running, program.wait()
                 return None
 
-        port = until(try_to_connect)
+        port = wait_until(try_to_connect)
         self._stack.callback(hang_up, port)
         return port
 
@@ -171,7 +153,7 @@ class Stage:
 
     def accept(self, server: Any) -> Any:
         """Return the server's port for the example that connects to it."""
-        port = until(lambda: server.accept(block=False))
+        port = wait_until(lambda: server.accept(block=False))
         self._stack.callback(hang_up, port)
         return port
 
@@ -352,7 +334,7 @@ class Page:
         return list(json.loads(self.ask("GET", "/held")[1])["held"])
 
     def wait_for_held(self, notes: list[int]) -> None:
-        until(lambda: True if self.held() == notes else None)
+        wait_until(lambda: self.held() == notes)
 
 
 def run_web_program(stage: Stage) -> tuple[Program, Page]:
@@ -424,7 +406,7 @@ def run_window(stage: Stage, screen: Screen) -> tuple[Program, Any, list[int]]:
     server = stage.listen()
     program = stage.run("tkinter_keys", DISPLAY=screen.display)
     port = stage.accept(server)
-    return program, port, until(lambda: find_keys(screen))
+    return program, port, wait_until(lambda: find_keys(screen))
 
 
 def lit(screen: Screen, keys: list[int]) -> list[int]:
@@ -438,7 +420,7 @@ def test_tkinter_keys_light_up_with_what_is_heard_and_play(window_stage: Stage) 
         program, port, keys = run_window(window_stage, screen)
 
         def wait_for_lit(wanted: list[int]) -> None:
-            until(lambda: True if lit(screen, keys) == wanted else None)
+            wait_until(lambda: lit(screen, keys) == wanted)
 
         # C and E, and one for which there is no key.
         for note in (60, 64, 61):
@@ -482,7 +464,7 @@ def test_tkinter_keys_stays_alive_in_a_flood(window_stage: Stage) -> None:
         try:
             screen.press(keys[3], ACROSS)
             assert hear(port, 1) == [Message("note_on", note=65)]
-            until(lambda: True if lit(screen, keys) == [3] else None)
+            wait_until(lambda: lit(screen, keys) == [3])
         finally:
             stopped.set()
             program.end()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from midinet.gateways.packets import FRAMES, pack
 from midinet.wire.parser import count_messages, split_messages
 from tests.harness.nats import NatsServer
 from tests.harness.raw import RawPeer
+from tests.harness.servers import portno
 from tests.harness.synth import VirtualSynth
+from tests.harness.waiting import PATIENCE_S, until
 
-PATIENCE_S = 20.0
 NOTE_ON = Message("note_on", note=60, velocity=100)
 NOTE_OFF = Message("note_off", note=60)
 
@@ -80,15 +81,6 @@ async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
     name = re.sub(r"[^A-Za-z0-9_-]", "-", request.node.name)[-60:]
     async with AsyncExitStack() as stack:
         yield Stage(stack, name)
-
-
-async def until(condition: Callable[[], Any], what: str) -> None:
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():  # noqa: ASYNC110  nothing tells of all that is waited for here
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"waited in vain for {what}") from None
 
 
 async def receive(port: SocketPort) -> Message:
@@ -247,7 +239,7 @@ async def test_a_broker_that_stops_costs_the_clients_here_nothing(
     one, two = await stage.hub(own_broker.url), await stage.hub(own_broker.url)
     await stage.together(one, two)
     far = await stage.port(two)
-    async with RawPeer(one.addresses[0][1]) as sender, RawPeer(one.addresses[0][1]) as near:
+    async with RawPeer(portno(one)) as sender, RawPeer(portno(one)) as near:
         await until(lambda: len(one.ports) == 2, "two clients")
         own_broker.stop()
         try:
@@ -292,7 +284,7 @@ async def test_what_waits_for_a_broker_gives_way_also_where_slow_clients_are_dis
     listener = await stage.port(two)
     own_broker.kill()
     await until(lambda: not one.stats.broker.connected, "the loss")
-    async with RawPeer(one.addresses[0][1]) as sender:
+    async with RawPeer(portno(one)) as sender:
         await sender.send(bytes((0xB0, 7, 1)) * 5000 + bytes((0xB0, 7, 90)))
         await until(lambda: one.stats.messages_received == 5001, "the hub to hear it")
         own_broker.start()
@@ -349,7 +341,7 @@ async def test_a_million_frames_none_twice_none_echoed_none_lost(stage: Stage, b
         if number >> 7 & 127 < 120
     )
     pieces = [data[3 * at : 3 * (at + piece)] for at in range(0, len(data) // 3 - piece, piece)]
-    async with RawPeer(one.addresses[0][1]) as sender, RawPeer(two.addresses[0][1]) as listener:
+    async with RawPeer(portno(one)) as sender, RawPeer(portno(two)) as listener:
         await until(lambda: one.ports and two.ports, "two clients")
         # Never far ahead: nobody would be waited for.
         sent = [pieces[number % len(pieces)] for number in range(count // piece)]

@@ -45,6 +45,7 @@ from midinet.gateways.mdns import TYPE, Here, check_service_name, read_interface
 from midinet.net import client
 from midinet.net.tls import tls_client_context
 from tests.harness.raw import RawListener, RawPeer
+from tests.harness.servers import portno
 from tests.harness.waiting import PATIENCE_S, until
 
 LOOPBACK = "127.0.0.1"
@@ -143,10 +144,6 @@ async def announced(name: str, **options: Any) -> AsyncIterator[PortServer]:
         yield server
 
 
-def port_of(server: PortServer) -> int:
-    return server.addresses[0][1]
-
-
 async def next_about(changes: discover, name: str) -> ServiceChange:
     """The next change of a server whose name has this in it: others may come and go meanwhile."""
     async with asyncio.timeout(PATIENCE_S):
@@ -237,7 +234,7 @@ async def test_two_servers_and_a_search_of_two_processes_find_each_other(
         found = {service.name: service for service in await discover(1.5)}
         assert list(found) == sorted(found, key=str.casefold)
         host = f"{THIS_HOST}.local"
-        assert found[name] == Service(name, host, ((LOOPBACK, port_of(server)),), False, False)
+        assert found[name] == Service(name, host, ((LOOPBACK, portno(server)),), False, False)
         for kind, tls, token in (("plain", False, False), ("tls", True, False), ("token", False, True)):
             own = elsewhere.name(kind)
             assert found[own] == Service(own, host, ((LOOPBACK, elsewhere.portno(kind)),), tls, token)
@@ -257,7 +254,7 @@ async def test_a_name_that_somebody_has_gets_a_number(
         numbered = {f"{taken} (2)", f"{taken} (3)"}
         await until(lambda: {str(server.announced).lower() for server in (one, other)} == numbered)
         async with connect(f"midi://{one.announced}") as port:
-            assert port.peer == (LOOPBACK, port_of(one))
+            assert port.peer == (LOOPBACK, portno(one))
 
 
 @pytest.mark.usefixtures("quick")
@@ -343,7 +340,7 @@ async def test_where_there_is_no_network_the_server_runs_on(
             f"cannot announce {name}: this machine has no address 203.0.113.7"
         ]
         assert server.announced is None
-        async with connect(LOOPBACK, port_of(server)) as port:
+        async with connect(LOOPBACK, portno(server)) as port:
             await port.send(NOTE)
             assert await server.receive() == NOTE
         with pytest.raises(ConnectError, match="cannot look for servers: this machine has no address"):
@@ -402,8 +399,8 @@ async def test_what_was_no_network_is_announced_on_when_it_is_one(
         addresses.add(ip_address("127.0.0.2"))
         assert await next_about(changes, name) == ServiceChange("gone", found.service)
         moved = await next_about(changes, name)
-        portno = found.service.addresses[0][1]
-        assert set(moved.service.addresses) == {(LOOPBACK, portno), ("127.0.0.2", portno)}
+        number = found.service.addresses[0][1]
+        assert set(moved.service.addresses) == {(LOOPBACK, number), ("127.0.0.2", number)}
 
 
 @pytest.mark.usefixtures("quick")
@@ -442,7 +439,7 @@ async def test_where_another_machine_has_this_ones_host_name_their_addresses_sta
         async with announced(f"{name} here") as server:
             found = (await next_about(changes, f"{name} here")).service
             assert HARDWARE_HOST.fullmatch(found.host)
-            assert found.addresses == ((LOOPBACK, port_of(server)),)
+            assert found.addresses == ((LOOPBACK, portno(server)),)
 
 
 @pytest.mark.usefixtures("quick")
@@ -457,7 +454,7 @@ async def test_a_machine_that_comes_later_with_the_same_host_name_is_told_apart_
             change = await next_about(changes, name)
             if HARDWARE_HOST.fullmatch(change.service.host):
                 break
-        assert change.service.addresses == ((LOOPBACK, port_of(server)),)
+        assert change.service.addresses == ((LOOPBACK, portno(server)),)
 
 
 # Who is found.
@@ -494,13 +491,13 @@ async def test_a_port_follows_its_server_to_another_port_number(
     monkeypatch.setattr(client, "retry_delays", lambda: itertools.repeat(0.01))
     async with announced(name) as first:
         port = await connect(f"midi://{name}", reconnect=True)
-        assert port.peer == (LOOPBACK, port_of(first))
+        assert port.peer == (LOOPBACK, portno(first))
     await until(lambda: port.state is PortState.RECONNECTING)
     async with PortServer("", 0, announce=name) as second, port:
-        assert port_of(second) != port_of(first)
+        assert portno(second) != portno(first)
         async with asyncio.timeout(PATIENCE_S):
             await port.wait_connected()
-            assert port.peer == (LOOPBACK, port_of(second))
+            assert port.peer == (LOOPBACK, portno(second))
             await port.send(NOTE)
             assert await second.receive() == NOTE
 
@@ -604,7 +601,7 @@ async def came(listener: RawListener) -> bool:
 async def test_tls_stays_where_a_stranger_says_that_there_is_none(elsewhere: Elsewhere, name: str) -> None:
     """His server is one without TLS: what is sent to it is a TLS hello, and no token."""
     async with PortServer(LOOPBACK, 0) as server, stranger() as other:
-        register(other, name, portno=port_of(server), text=b"\x05tls=0\x07token=0")
+        register(other, name, portno=portno(server), text=b"\x05tls=0\x07token=0")
         with pytest.raises(ConnectError, match="no TLS"):
             await connect(f"midi://{name}", token=TOKEN, ssl=tls_client_context(elsewhere.ca))
         assert server.stats.messages_received == 0
@@ -900,7 +897,7 @@ async def test_without_zeroconf_the_extra_is_named(monkeypatch: pytest.MonkeyPat
     with pytest.raises(MissingExtra, match=text):
         await asyncio.to_thread(midinet.sync.discover)
     # Nobody else needs it.
-    async with PortServer("localhost", 0) as other, connect("localhost", port_of(other)):
+    async with PortServer("localhost", 0) as other, connect("localhost", portno(other)):
         pass
 
 

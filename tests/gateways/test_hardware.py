@@ -14,7 +14,8 @@ from midinet import DeviceError, PortState, UsageError
 from midinet.gateways.hardware import Bridge, DeviceState, bridge, open_port
 from midinet.gateways.members import DevicePort
 from midinet.wire.codec import decode, encode
-from tests.harness.jack import Instrument, Jack, bend, until
+from tests.harness.jack import Instrument, Jack, bend
+from tests.harness.waiting import until
 
 Plug = Callable[..., Instrument]
 

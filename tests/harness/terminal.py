@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyte
 
+from tests.harness.waiting import PATIENCE_S
+
 if TYPE_CHECKING:
     from typing import Self
-
-PATIENCE_S = 20.0
 
 CTRL_C, CTRL_S, CTRL_Z = b"\x03", b"\x13", b"\x1a"
 

@@ -15,11 +15,13 @@ from typing import Literal
 
 import pytest
 
+from tests.harness import waiting
 from tests.harness.proxy import FaultyProxy
 from tests.harness.raw import RawListener, RawPeer
+from tests.harness.servers import portno, serving
 from tests.harness.synth import VirtualSynth
 from tests.harness.two_hosts import TwoHosts, requires_two_hosts, two_hosts
-from tests.harness.waiting import until
+from tests.harness.waiting import until, wait_until
 
 NOTE_ON, NOTE_OFF = b"\x90\x3c\x40", b"\x80\x3c\x40"
 # More than all buffers between a peer, the proxy and the other peer hold (4 MiB is tcp_wmem's maximum).
@@ -645,3 +647,27 @@ async def test_two_hosts_are_cleared_away_after_a_failure() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await fail()
+
+
+# Waiting.
+
+
+async def test_waiting_gives_what_came() -> None:
+    looks = iter([None, [], "it"])
+    assert await until(lambda: next(looks)) == "it"
+    looks = iter([0, "it"])
+    assert wait_until(lambda: next(looks)) == "it"
+
+
+async def test_waiting_ends_and_tells_what_did_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE_S", 0.01)
+    with pytest.raises(AssertionError, match="waited in vain for the moon"):
+        await until(lambda: False, "the moon")
+    with pytest.raises(AssertionError, match="waited in vain for the moon"):
+        wait_until(lambda: False, "the moon")
+
+
+async def test_a_server_for_the_time_of_a_block() -> None:
+    async with serving(relay=True) as server:
+        assert server.addresses == (("127.0.0.1", portno(server)),)
+    assert server.closed

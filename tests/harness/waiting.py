@@ -1,6 +1,6 @@
 """Waits for something to be so: `until` on an event loop, `wait_until` in a plain thread.
 
-Both poll, since the conditions of tests are about systems that set no event. Nothing else in the tests does.
+Both poll, since most of what tests wait for sets no event.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import TypeVar
 # Three of them, which is the most that a test takes, are below the faulthandler_timeout of pyproject.toml.
 PATIENCE_S = 30.0
 
-# Seconds between two looks at a condition.
-_PERIOD_S = 0.001
+# Seconds between two looks at a condition, at first and at most: what takes long is looked at less often,
+# which leaves a busy machine to those that are waited for.
+_SHORTEST_S, _LONGEST_S = 0.001, 0.01
 
 T = TypeVar("T")
 
@@ -24,23 +25,25 @@ async def until(condition: Callable[[], T], what: str = "what a test waits for")
     """Let the loop run until a condition is true, and return what it returned.
 
     Args:
-        condition: is called again and again; a mere look, without side effects that count.
-        what: it is, for the message of the failure.
+        condition: called again and again until what it returns is true.
+        what: the thing that is waited for, for the message of a failure.
 
     Raises:
         AssertionError: it is still not true after PATIENCE_S.
     """
-    deadline = time.monotonic() + PATIENCE_S
+    deadline, pause_s = time.monotonic() + PATIENCE_S, _SHORTEST_S
     while not (result := condition()):
         assert time.monotonic() < deadline, f"waited in vain for {what}"
-        await asyncio.sleep(_PERIOD_S)
+        await asyncio.sleep(pause_s)
+        pause_s = min(1.2 * pause_s, _LONGEST_S)
     return result
 
 
 def wait_until(condition: Callable[[], T], what: str = "what a test waits for") -> T:
     """Block until a condition is true, and return what it returned: `until` where there is no event loop."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline, pause_s = time.monotonic() + PATIENCE_S, _SHORTEST_S
     while not (result := condition()):
         assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(_PERIOD_S)
+        time.sleep(pause_s)
+        pause_s = min(1.2 * pause_s, _LONGEST_S)
     return result

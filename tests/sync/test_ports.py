@@ -343,7 +343,7 @@ def test_errors_of_the_network_are_os_errors() -> None:
     with pytest.raises(ConnectRefused, match=f"nobody listens on 127.0.0.1:{number}"):
         connect("127.0.0.1", number)
     with pytest.raises(ConnectionRefusedError):
-        SocketPort("127.0.0.1", portno, timeout=1.0)
+        SocketPort("127.0.0.1", number, timeout=1.0)
 
 
 # Threads.
