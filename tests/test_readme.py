@@ -22,6 +22,7 @@ import mido
 import mido.sockets
 import pytest
 
+import benchmarks
 from midinet import sync
 from tests.harness.jack import Instrument
 from tests.harness.nats import NatsServer
@@ -246,7 +247,16 @@ def test_there_is_no_other_command() -> None:
     assert [line for line in SHELL if not line.startswith(kinds)] == []
 
 
-@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("python3 -m benchmarks.")])
+FIGURES = [line for line in SHELL if line.startswith("python3 -m benchmarks.")]
+
+
+def test_every_command_behind_the_figures_is_a_benchmark_s() -> None:
+    assert {line.removeprefix("python3 -m benchmarks.") for line in FIGURES} <= set(benchmarks.PROGRAMS)
+    assert len(FIGURES) == 9
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("line", FIGURES)
 def test_the_commands_behind_the_figures(line: str, started: list[subprocess.Popen[str]]) -> None:
     # Quick: that it runs. The figures take minutes and a machine of one's own.
     program = start(sys.executable, *line.split()[1:], "--quick")

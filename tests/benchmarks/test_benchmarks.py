@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -149,6 +150,7 @@ def quick_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple
     return run_once
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("program", ROWS)
 def test_a_quick_run_prints_and_saves_the_machine_and_every_row(
     program: str, quick_run: Callable[[str], tuple[list[str], Path]]
@@ -171,6 +173,7 @@ def test_a_quick_run_prints_and_saves_the_machine_and_every_row(
     assert len([line for line in markdown if line.startswith("| ")]) == len(found) + titles
 
 
+@pytest.mark.full
 def test_fan_out_loses_nothing_and_says_who_is_missing(
     quick_run: Callable[[str], tuple[list[str], Path]],
 ) -> None:
@@ -190,6 +193,7 @@ def test_who_is_not_installed_is_left_out_and_named(monkeypatch: pytest.MonkeyPa
     assert notes == ["Left out, since they are not installed: nats-server, ncat --broker."]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("plot", ["deliveries", "latency"])
 def test_fan_out_draws_all_that_it_measured(
     plot: str, quick_run: Callable[[str], tuple[list[str], Path]]
@@ -202,6 +206,7 @@ def test_fan_out_draws_all_that_it_measured(
     assert any(text and "CPython" in text for text in texts)
 
 
+@pytest.mark.full
 def test_who_fails_is_noted_and_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +230,7 @@ def test_a_plot_of_what_failed_is_left_out() -> None:
     assert fanout.draw({"tables": [{"rounds": [nothing]}], "options": {"rate": 1_000.0}}) == {}
 
 
+@pytest.mark.full
 def test_all_programs_run_by_one_command(tmp_path: Path) -> None:
     out = run("", "--only", "parser", "sync", "--quick", "--save", str(tmp_path))
 
@@ -232,6 +238,7 @@ def test_all_programs_run_by_one_command(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} >= {"parser.json", "sync.json"}
 
 
+@pytest.mark.full
 def test_the_one_command_fails_where_a_program_does() -> None:
     with pytest.raises(AssertionError, match="unrecognized arguments: --window"):
         run("", "--only", "parser", "--quick", "--window", "1")
@@ -246,6 +253,7 @@ def test_the_list_of_programs_is_complete() -> None:
     assert all(f"python -m benchmarks.{program} " in (benchmarks.__doc__ or "") for program in programs)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="much of it is measured by what Linux alone tells")
 def test_a_quick_run_of_the_promises_prints_every_row() -> None:
     found = rows(run("promises", "--quick").splitlines())
@@ -256,15 +264,40 @@ def test_a_quick_run_of_the_promises_prints_every_row() -> None:
     assert verdicts <= {"yes", "no", "-", "not measured: needs Linux and root"}
 
 
-def test_a_part_of_the_promises_can_be_measured_alone() -> None:
-    with pytest.raises(AssertionError, match="invalid choice"):
-        run("promises", "--only", "nothing")
+def call(program: str, *options: str) -> int:
+    """Run a program in this process."""
+    main: Callable[[list[str]], int] = importlib.import_module(f"benchmarks.{program}").main
+    return main(list(options))
 
 
-@pytest.mark.parametrize("program", [*ROWS, "promises"])
-def test_help_says_what_is_measured(program: str) -> None:
-    text = run(program, "--help")
+@pytest.mark.parametrize(
+    ("program", "options", "words"),
+    [
+        ("promises", ["--only", "nothing"], "invalid choice: 'nothing'"),
+        ("fanout", ["--only", "midinet"], "invalid choice: 'midinet'"),
+        ("parser", ["--count", "0"], "--count has to be above 0"),
+        ("fanout", ["--subscribers", "10", "0"], "--subscribers has to be above 0"),
+        ("latency", ["--count", "many"], "invalid int value: 'many'"),
+        ("latency", ["--window", "1"], "unrecognized arguments: --window 1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_in_one_line(
+    program: str, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call(program, "--quick", "--unpinned", *options)
 
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("program", benchmarks.PROGRAMS)
+def test_help_says_what_is_measured(program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call(program, "--help")
+
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
     assert "a second" in text or "microseconds" in text
     assert "--quick" in text
     assert "--rounds" in text

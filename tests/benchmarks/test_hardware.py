@@ -15,6 +15,7 @@ from tests.harness.needs import need_program
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.full
 def test_it_prints_every_way() -> None:
     need_program("jackd", "Debian: apt-get install jackd2")
     load_rtmidi()

@@ -124,6 +124,8 @@ def test_what_is_altered_is_wrong(protocol: Protocol) -> None:
     assert (result.lost, result.wrong) == (0, 1)
 
 
+# It waits for a second of silence.
+@pytest.mark.full
 @in_every_protocol
 def test_what_does_not_come_is_lost(protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
     # Longer than the server's thread is ever kept from its turn: what comes behind what is lost is not.

@@ -41,11 +41,13 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return saved
 
 
+@pytest.mark.full
 def test_deliveries_stand_beside_one_hub_with_as_many_clients(tables: list[Any]) -> None:
     assert [row[:2] for row in tables[0]["rows"]] == [[1, 4], [2, 2], [1, 6], [3, 2]]
     assert all(row[2] > 0 for row in tables[0]["rows"])
 
 
+@pytest.mark.full
 def test_a_hop_stands_beside_what_is_no_part_of_midinet(tables: list[Any]) -> None:
     names = [session.ALONE, session.HUBS, *UVLOOP, session.NATS_PY, session.NATS_SERVER]
     assert [row[0] for row in tables[1]["rows"]] == names
@@ -55,15 +57,18 @@ def test_a_hop_stands_beside_what_is_no_part_of_midinet(tables: list[Any]) -> No
         assert len(hop["other_us"]) == (0 if name == session.ALONE else len(session.PERCENTS))
 
 
+@pytest.mark.full
 def test_costs_are_told_for_every_number_of_hubs(tables: list[Any]) -> None:
     assert [row[:2] for row in tables[2]["rows"]] == [[1, 0], [1, 1], [1, 2], [10, 0], [10, 1], [10, 2]]
 
 
+@pytest.mark.full
 def test_a_hub_s_own_clients_are_served_whatever_the_broker_is_at(tables: list[Any]) -> None:
     assert [row[0] for row in tables[3]["rows"]] == list(session.STATES)
     assert all(row[1] > 0 and row[5] == 0 for row in tables[3]["rows"])
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system tells another process's time")
 def test_every_processor_time_is_told_where_there_is_somebody_to_take_it(tables: list[Any]) -> None:
     for each in [*tables[0]["rounds"], *tables[2]["rounds"]]:

@@ -117,6 +117,8 @@ def test_a_stream_is_counted_and_nothing_is_missing(attentive: int) -> None:
     assert stream.seconds > 0
 
 
+# It waits for a second of silence.
+@pytest.mark.full
 @pytest.mark.usefixtures("small_sysexes")
 @pytest.mark.parametrize("listener", [0, 3], ids=["of one that attends", "of one that counts bytes"])
 def test_what_is_missing_of_a_stream_is_counted(listener: int) -> None:
