@@ -668,6 +668,6 @@ async def test_waiting_ends_and_tells_what_did_not_come(monkeypatch: pytest.Monk
 
 
 async def test_a_server_for_the_time_of_a_block() -> None:
-    async with serving(relay=True) as server:
-        assert server.addresses == (("127.0.0.1", portno(server)),)
+    async with serving(relay=True) as server, RawPeer(portno(server)):
+        await until(lambda: server.stats.clients == 1)
     assert server.closed
