@@ -19,6 +19,7 @@ import typer
 
 from ..address import format_address
 from ..net.port import PortState, SocketPort
+from ..net.tasks import BackgroundTask
 from .access import Target, connecting
 from .common import Complaint, printable, run
 from .ports import ApiOption, complete_input, complete_output, show_ports
@@ -172,14 +173,13 @@ async def bridge(target: Target, settings: dict[str, Any]) -> None:
                 target.connect(reconnect=True, on_state=note_change) as port,
                 hardware.bridge(port, **settings, on_change=note_change) as devices,
             ):
-                showing_task = asyncio.create_task(board.follow(port, devices, changed), name="midinet board")
+                showing_task = BackgroundTask(board.follow(port, devices, changed), name="midinet board")
                 try:
                     await port.wait_closed()
                     # Says why it is.
                     await port.wait_connected()
                 finally:
-                    showing_task.cancel()
-                    await asyncio.gather(showing_task, return_exceptions=True)
+                    await showing_task.stop()
                     await printer.flush(_LAST_LINES_S)
 
 

@@ -20,6 +20,7 @@ from mido import Message
 from ..net.client import connect
 from ..net.port import SocketPort
 from ..net.server import PortServer
+from ..net.tasks import BackgroundTask
 from .common import Complaint, run, talk
 from .play import perform
 from .schedule import schedule_of
@@ -133,7 +134,7 @@ def _listening(port: SocketPort, heard: Heard) -> Iterator[None]:
         async for message in port:
             heard.add(message)
 
-    listen_task = asyncio.create_task(listen(), name="midinet demo listener")
+    listen_task = BackgroundTask(listen(), name="midinet demo listener")
     try:
         yield
     finally:

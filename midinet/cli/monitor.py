@@ -13,6 +13,7 @@ import typer
 
 from ..net.options import DEFAULT_MAX_INBOX
 from ..net.port import PortState, SocketPort
+from ..net.tasks import BackgroundTask
 from .access import DeviceTarget, Target, connecting
 from .common import Complaint, run, tell
 from .filters import Channels, FilteredInbox, MessageFilter, NoClock, Tail, Types, message_filter
@@ -148,17 +149,16 @@ async def watch(
         view = PortView(port, tail, events, only=only, is_server=is_server)
         try:
             with shown_log(events, logging.INFO):
-                tasks = [asyncio.create_task(paint(view.look), name="midinet view")]
+                tasks = [BackgroundTask(paint(view.look), name="midinet view")]
                 if is_server:
-                    tasks.append(asyncio.create_task(view.ping(), name="midinet ping"))
+                    tasks.append(BackgroundTask(view.ping(), name="midinet ping"))
                 try:
                     # Nothing is left to be read: this waits for the end, and raises what that was.
                     async for _ in port:
                         pass
                 finally:
                     for task in tasks:
-                        task.cancel()
-                    await asyncio.gather(*tasks, return_exceptions=True)
+                        await task.stop()
         finally:
             for line in (view.summary(), *events.take_warnings()):
                 printer.offer(line)

@@ -25,6 +25,7 @@ from ..hub.policy import ManufacturerID, SysexRule, SysexWish
 from ..net.access import DEFAULT_MAX_CLIENTS, AllowList
 from ..net.options import DEFAULT_MAX_INBOX
 from ..net.server import PortServer
+from ..net.tasks import BackgroundTask
 from .access import in_options, read_tokens, server_context
 from .common import Complaint, read_address, run
 from .config import Config, counted, read_config
@@ -443,7 +444,7 @@ def _shown_stats(
     if seconds is None:
         yield
         return
-    stats_task = asyncio.create_task(_report_stats(server, report, seconds), name="midinet stats")
+    stats_task = BackgroundTask(_report_stats(server, report, seconds), name="midinet stats")
     try:
         yield
     finally:

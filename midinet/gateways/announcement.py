@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from ..net.tasks import BackgroundTask
 from .mdns import (
     LAYOUT,
     MAX_NAME,
@@ -87,7 +88,7 @@ class Announcement:
             b"token": b"1" if token else b"0",
         }
         self._interfaces = read_interfaces(interfaces)
-        self._task: asyncio.Task[None] | None = None
+        self._task: BackgroundTask | None = None
         self._closing = False
         # Names that others took at the same time, and have kept.
         self._lost: set[str] = set()
@@ -100,7 +101,7 @@ class Announcement:
         Args:
             addresses: the (address, port number) pairs that the server listens on, all of one port number.
         """
-        self._task = asyncio.get_running_loop().create_task(self._run(addresses), name="midinet announcement")
+        self._task = BackgroundTask(self._run(addresses), name=f"midinet announcement {self._wanted}")
 
     def begin_close(self) -> None:
         """Say goodbye, if anything was said, in the background."""
@@ -111,7 +112,7 @@ class Announcement:
     async def wait_closed(self) -> None:
         """Wait until all of it has ended: a quarter of a second, and 3 at most. Cancelling is safe."""
         if self._task is not None:
-            await asyncio.wait({self._task})
+            await self._task.wait()
 
     async def _run(self, addresses: Sequence[tuple[str, int]]) -> None:
         failed = False

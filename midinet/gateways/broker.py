@@ -28,6 +28,7 @@ from ..errors import MissingExtra
 from ..hub.hub import Hub
 from ..hub.outbox import Outbox, OutboxLimits
 from ..hub.performance import Performance
+from ..net.tasks import BackgroundTask
 from ..wire.parser import count_messages
 from ..wire.spec import END_OF_SYSEX
 from .packets import HEADER_BYTES, IDENTITY_BYTES
@@ -88,6 +89,8 @@ class BrokerStats(SessionStats):
     """Of the broker, without what it asks for; empty while there is none."""
     connects: int = 0
     """How often a broker was found."""
+    error: str = ""
+    """Why this hub has left the session for good; empty while it has not."""
     messages_dropped: int = 0
     """Messages of this hub's clients that did not go out, because of the hard bound, or at the end."""
     messages_thinned: int = 0
@@ -157,7 +160,8 @@ class Broker:
         self._closing = False
         # Seconds between attempts to connect. Hubs that lost one broker do not all come back at once.
         self._pause = random.uniform(_RETRY_S, _MOST_RETRY_S)
-        self._send_task: asyncio.Task[None] | None = None
+        self._error = ""
+        self._send_task: BackgroundTask | None = None
         # A broker that is away is no reason to part with it, whatever becomes of slow peers.
         limits = replace(limits or OutboxLimits(), slow="thin")
         self.outbox = Outbox(self._gather, lambda: None, limits=limits)
@@ -172,8 +176,10 @@ class Broker:
         hub.join(self.outbox)
         # Until there is a broker.
         self.outbox.stall()
-        self._run_task = loop.create_task(self._run(), name=f"midinet broker {session}")
-        self._tick_task = loop.create_task(self._tick(), name=f"midinet broker {session} tick")
+        self._run_task = BackgroundTask(self._run(), name=f"midinet broker {session}", failed=self._fail)
+        self._tick_task = BackgroundTask(
+            self._tick(), name=f"midinet broker {session} tick", failed=self._fail
+        )
 
     @property
     def stats(self) -> BrokerStats:
@@ -184,6 +190,7 @@ class Broker:
             connected=self._client is not None and not self._is_away,
             url=self._url,
             connects=self._connects,
+            error=self._error,
             messages_dropped=of_outbox.dropped,
             messages_thinned=of_outbox.thinned + of_outbox.late_notes + of_outbox.late_clocks,
             slow_episodes=of_outbox.episodes,
@@ -227,6 +234,12 @@ class Broker:
         return performance
 
     async def _send(self, client: Client) -> None:
+        try:
+            await self._send_on(client)
+        except (OSError, self._nats.errors.Error):
+            pass  # It found the connection closed, which `_run` is told by nats-py.
+
+    async def _send_on(self, client: Client) -> None:
         while True:
             await self._something.wait()
             self._publish_gathered()
@@ -298,24 +311,24 @@ class Broker:
                 )
                 # From then on the broker knows that something is to be heard here.
                 await client.flush(_CONNECT_S)
-                self._send_task = self._loop.create_task(
-                    self._send(client), name=f"midinet broker {self._name} send"
+                self._send_task = BackgroundTask(
+                    self._send(client),
+                    name=f"midinet broker {self._name} send",
+                    failed=self._fail,
+                    ended=partial(self._sender_ended, closed),
                 )
-                self._send_task.add_done_callback(partial(self._sender_ended, closed))
                 await self._found()
                 await closed.wait()
             except (OSError, self._nats.errors.Error) as error:
                 await self._failed(error)
             finally:
-                # A sender that fails has found the connection closed, and there is no other error to tell.
                 if self._send_task is not None:
-                    self._send_task.cancel()
-                    await asyncio.gather(self._send_task, return_exceptions=True)
+                    await self._send_task.stop()
                 await self._disconnect(client, subscription)
             await self._lost()
             await asyncio.sleep(self._pause)
 
-    def _sender_ended(self, closed: asyncio.Event, task: asyncio.Task[None]) -> None:
+    def _sender_ended(self, closed: asyncio.Event, task: BackgroundTask) -> None:
         # However it came to that: without it there is nothing to stay connected for.
         if not self._closing:
             closed.set()
@@ -385,6 +398,18 @@ class Broker:
             where = ", ".join(map(without_password, self._servers))
             logger.warning("session %s: no broker at %s: %s; trying again", self._name, where, reason)
 
+    def _fail(self, error: Exception) -> None:
+        """Go on without the other hubs, for good: releases what their clients held."""
+        if self._closing:
+            return
+        self._error = f"{type(error).__name__}: {error}"
+        self._closing = self._is_away = True
+        self._run_task.cancel()
+        self._tick_task.cancel()
+        self.session.lose_all()
+        self._hub.leave(self.outbox)
+        self.outbox.close()
+
     async def close(self) -> None:
         """Send what is left, tell the other hubs that this one ends, and disconnect.
 
@@ -395,8 +420,7 @@ class Broker:
         client = self._client
         if client is not None and not self._is_away and not self.outbox.stalled:
             if self._send_task is not None:
-                self._send_task.cancel()
-                await asyncio.gather(self._send_task, return_exceptions=True)
+                await self._send_task.stop()
             self._publish_gathered()
             self.session.end(self._loop.time())
             try:
@@ -406,8 +430,8 @@ class Broker:
                     await client.flush(_PING_S)
             except (OSError, self._nats.errors.Error):
                 pass  # The others will find out.
-        self._run_task.cancel()
-        await asyncio.gather(self._run_task, self._tick_task, return_exceptions=True)
+        await self._run_task.stop()
+        await self._tick_task.wait()
         self.outbox.close()
 
     async def _disconnect(self, client: Client, subscription: Subscription | None) -> None:

@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..address import SCHEME
-from ..errors import ConnectError, ListenError, UsageError
+from ..errors import ConnectError, ListenError, MissingExtra, UsageError
+from ..net.tasks import BackgroundTask
 from .mdns import (
     LAYOUT,
     MAX_SERVICES,
@@ -129,7 +130,8 @@ class discover:
         self._news = asyncio.Event()
         self._is_over = False
         # Those whose records are being asked for.
-        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._asking: dict[str, BackgroundTask] = {}
+        self._failure: Exception | None = None
 
     def __await__(self) -> Generator[Any, None, list[Service]]:
         return self._gather().__await__()
@@ -150,7 +152,10 @@ class discover:
         try:
             self._here = Here(self._interfaces)
             self._zeroconf = open_zeroconf(self._here)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
+            # zeroconf has errors of its own, which are no OSErrors.
+            if isinstance(error, MissingExtra):
+                raise
             text = reason(error)
             raise ListenError(getattr(error, "errno", None), f"cannot look for servers: {text}") from error
         from zeroconf import DNSQuestionType
@@ -160,9 +165,7 @@ class discover:
         self._browser = AsyncServiceBrowser(
             self._zeroconf.zeroconf, TYPE, [self._heard], question_type=self._multicast
         )
-        self._review_task = asyncio.get_running_loop().create_task(
-            self._review(), name="midinet discovery review"
-        )
+        self._review_task = BackgroundTask(self._review(), name="midinet discovery review", failed=self._fail)
         return self
 
     async def __aexit__(
@@ -176,7 +179,8 @@ class discover:
             task.cancel()
         await self._browser.async_cancel()
         try:
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for task in tasks:
+                await task.wait()
         finally:
             await close_zeroconf(self._zeroconf)
 
@@ -195,9 +199,17 @@ class discover:
                 if before is not None and now is None:
                     del self._told[key]
                     return ServiceChange("gone", before)
+            if self._failure is not None:
+                raise ListenError(
+                    None, f"cannot look for servers: {reason(self._failure)}"
+                ) from self._failure
             self._news.clear()
             await self._news.wait()
         raise StopAsyncIteration
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        self._news.set()
 
     # zeroconf calls this by the names of its arguments.
     def _heard(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: Any) -> None:
@@ -215,11 +227,12 @@ class discover:
             if info.load_from_cache(zeroconf):
                 self._place(key, _read_service(info, self._here))
             elif key not in self._asking:
-                task = asyncio.get_running_loop().create_task(
-                    self._ask(key, info), name=f"midinet discovery {name!r}"
+                self._asking[key] = BackgroundTask(
+                    self._ask(key, info),
+                    name=f"midinet discovery {name!r}",
+                    failed=self._fail,
+                    ended=lambda task: self._asking.pop(key, None),
                 )
-                self._asking[key] = task
-                task.add_done_callback(lambda task: self._asking.pop(key, None))
 
     async def _ask(self, key: str, info: AsyncServiceInfo) -> None:
         """Ask for the records of a server that are not there or not good any more."""

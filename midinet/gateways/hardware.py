@@ -29,6 +29,7 @@ from ..net.affinity import check_loop
 from ..net.pair import open_pair
 from ..net.port import SocketPort
 from ..net.server import PortServer
+from ..net.tasks import BackgroundTask
 from ..sync.portal import get_portal
 from ..sync.ports import PortServer as BlockingServer
 from ..sync.ports import SocketPort as BlockingPort
@@ -141,8 +142,10 @@ class Bridge:
         self._retry_at = 0.0
         self._devices: list[Device] = []
         self._ports: tuple[list[str], list[str]] | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._failure: BaseException | None = None
+        self._task: BackgroundTask | None = None
+        self._failure: Exception | None = None
+        # What the blocking twin does when it has ended.
+        self._on_end: Callable[[], object] = lambda: None
         self._opened = asyncio.Event()
         self._closing = asyncio.Event()
 
@@ -151,16 +154,24 @@ class Bridge:
             raise UsageError("this bridge was opened before: make another")
         self._place.check()
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._run(), name="midinet bridge")
+        self._task = BackgroundTask(
+            self._run(), name="midinet bridge", failed=self._fail, ended=lambda _: self._on_end()
+        )
         try:
             await self._opened.wait()
         except BaseException:
             await self.close()
             raise
         if self._failure is not None:
-            await self.wait_closed()
+            await self._task.wait()
             raise self._failure
         return self
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        # Also where it was cancelled before its first step.
+        self._closing.set()
+        self._opened.set()
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._open().__await__()
@@ -185,16 +196,23 @@ class Bridge:
         if self._task is not None:
             check_loop(self, self._loop)
         self._begin_close()
-        await self.wait_closed()
+        if self._task is not None:
+            await self._task.wait()
 
     def _begin_close(self) -> None:
         self._closing.set()
 
     async def wait_closed(self) -> None:
-        """Wait until the bridge has been closed. Cancelling is safe."""
+        """Wait until the bridge has been closed. Cancelling is safe.
+
+        Raises:
+            Exception: the error that ended it, where there was one.
+        """
         if self._task is not None:
             check_loop(self, self._loop)
-            await asyncio.wait({self._task})
+            await self._task.wait()
+        if self._failure is not None:
+            raise self._failure
 
     @property
     def closed(self) -> bool:
@@ -237,18 +255,22 @@ class Bridge:
                     await self._pause()
                     await self._look()
             finally:
-                await self._close_devices()
-                self._place.end()
+                try:
+                    await self._close_devices()
+                finally:
+                    self._place.end()
         except Exception as error:
             if self._opened.is_set():
                 raise
             self._failure = error
         finally:
-            if self._system is not None:
-                await worker.run(self._system.close)
-            worker.stop()
-            self._closing.set()
-            self._opened.set()
+            try:
+                if self._system is not None:
+                    await worker.run(self._system.close)
+            finally:
+                worker.stop()
+                self._closing.set()
+                self._opened.set()
 
     async def _pause(self) -> None:
         try:
@@ -420,8 +442,7 @@ class BlockingBridge:
         self._bridge._shown = self
         await self._bridge
         self._portal.opened[self._bridge] = self._bridge._begin_close
-        assert self._bridge._task is not None
-        self._bridge._task.add_done_callback(lambda _: self._portal.opened.pop(self._bridge, None))
+        self._bridge._on_end = lambda: self._portal.opened.pop(self._bridge, None)
 
     def __enter__(self) -> Self:
         return self

@@ -357,6 +357,11 @@ class Session:
         self.stats.hubs = len(self._peers)
         self._say_all(release(self._remote, (peer,))[0])
 
+    def lose_all(self) -> None:
+        """Release what the clients of all other hubs held: nothing more will come from these."""
+        for hub in list(self._peers):
+            self._lose(hub)
+
     def _seek(self, hub: bytes, now: float) -> None:
         self._sought[hub] = now
         if len(self._sought) > _MOST_SOUGHT:

@@ -33,6 +33,7 @@ from .inbox import Inbox
 from .link import Link
 from .options import DEFAULT_MAX_INBOX, LinkOptions
 from .port import PortState, SocketPort, open_hub
+from .tasks import BackgroundTask
 from .turns import Hold
 
 # Seconds. Far beyond any answer on a network one would make music over, and short enough to wait for.
@@ -174,7 +175,7 @@ class connect:
         self._greeting: _Greeting | None = None
         self._options = LinkOptions(**options)
         # Of a port that reconnects: what connects it again, when, and since when it is not connected.
-        self._retry_task: asyncio.Task[None] | None = None
+        self._retry_task: BackgroundTask | None = None
         self._delays = retry_delays()
         # Why the last of several attempts failed, if that is known.
         self._failure: ConnectError | None = None
@@ -431,16 +432,23 @@ class connect:
             heard = link.parser.stats.bytes > 0 and link.reason is not CloseReason.BUSY
             if heard or self._loop.time() - link.made_at >= PROVEN_S:
                 self._delays = retry_delays()
-            self._retry_task = self._loop.create_task(
-                self._retry(port), name=f"midinet reconnect {port.name}"
+            self._retry_task = BackgroundTask(
+                self._retry(port),
+                name=f"midinet reconnect {port.name}",
+                failed=partial(self._retry_failed, port),
+                ended=partial(self._retried, port),
             )
-            # Also when it was cancelled before its first step.
-            self._retry_task.add_done_callback(partial(self._retried, port))
 
-    def _retried(self, port: SocketPort, task: asyncio.Task[None]) -> None:
+    def _retried(self, port: SocketPort, task: BackgroundTask) -> None:
         if self._retry_task is task:
             self._retry_task = None
         port._state_waiters.wake()
+
+    def _retry_failed(self, port: SocketPort, error: Exception) -> None:
+        self._retry_task = None
+        port._link.error = error
+        port._end(CloseReason.LOST)
+        self._port_lost(port)
 
     async def _retry(self, port: SocketPort) -> None:
         try:

@@ -24,6 +24,7 @@ from ..wire.aside import HELLO, Aside, answer
 from .access import AllowList, Crowd, Tokens, is_loopback
 from .link import Link
 from .listen import open_listeners
+from .tasks import BackgroundTask
 from .tls import has_client_certificate
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Door:
         self._sockets: list[socket.socket] = []
         # Accepted, and no transport's yet.
         self._arriving: set[socket.socket] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[BackgroundTask] = set()
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
         self._waits_by_task = False
         self._visitors: set[Visitor] = set()
@@ -190,10 +191,13 @@ class Door:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # A task that is cancelled before its first step has done nothing of its own.
-        for sock in (*self._sockets, *self._arriving):
-            sock.close()
+        try:
+            for task in tasks:
+                await task.wait()
+        finally:
+            # A task that is cancelled before its first step has done nothing of its own.
+            for sock in (*self._sockets, *self._arriving):
+                sock.close()
         visitors = list(self._visitors)
         for visitor in visitors:
             visitor.link.abort()
@@ -207,7 +211,14 @@ class Door:
         except NotImplementedError:
             # But the proactor loop of Windows has nothing else.
             self._waits_by_task = True
-            self._spawn(self._wait_for(listener), f"midinet accept {listener.getsockname()[:2]}")
+            self._spawn(
+                self._wait_for(listener),
+                f"midinet accept {listener.getsockname()[:2]}",
+                lambda _: self._pause(listener),
+            )
+
+    def _pause(self, listener: socket.socket) -> None:
+        self._pauses[listener] = self._loop.call_later(_EXHAUSTED_PAUSE_S, self._listen_to, listener)
 
     def _accept_from(self, listener: socket.socket) -> None:
         # What is left has its turn after everybody else.
@@ -220,9 +231,7 @@ class Door:
                 self._log_exhausted(error)
                 if error.errno in _EXHAUSTED:
                     self._loop.remove_reader(listener)
-                    self._pauses[listener] = self._loop.call_later(
-                        _EXHAUSTED_PAUSE_S, self._listen_to, listener
-                    )
+                    self._pause(listener)
                     return
                 # Anything else is the fault of one connection, gone before it was there.
                 continue
@@ -281,7 +290,7 @@ class Door:
                 ssl_handshake_timeout=self._access.hello_timeout if tls is not None else None,
                 ssl_shutdown_timeout=self._options.close_timeout if tls is not None else None,
             )
-        except (OSError, asyncio.CancelledError) as error:
+        except BaseException as error:
             sock.close()
             if links:
                 # It got as far as to be there, and ends by itself.
@@ -289,7 +298,7 @@ class Door:
             else:
                 self._leave(address[0], has_room)
                 self._turned_away(address, CloseReason.TLS if tls is not None else CloseReason.LOST, None)
-            if isinstance(error, asyncio.CancelledError):
+            if not isinstance(error, OSError):
                 raise
 
     def _enter(self, link: Link, has_room: bool) -> SocketPort | Visitor:
@@ -342,7 +351,10 @@ class Door:
         trusted = has_token or is_loopback(link.peer[0]) or has_client_certificate(link.transport)
         return None if trusted else NO_SYSEX
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = self._loop.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _spawn(
+        self,
+        work: Coroutine[Any, Any, None],
+        name: str,
+        failed: Callable[[Exception], object] = lambda error: None,
+    ) -> None:
+        self._tasks.add(BackgroundTask(work, name=name, failed=failed, ended=self._tasks.discard))

@@ -12,6 +12,7 @@ import logging
 from asyncio import _get_running_loop as running_loop
 from collections import deque
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,6 +44,7 @@ from .link import Link
 from .options import LinkOptions
 from .port import FAIR_SPREE, SocketPort, open_hub
 from .stats import MAX_REMEMBERED, ClosedConnection, PortStats, ServerStats
+from .tasks import BackgroundTask
 from .waiters import Waiters
 
 if TYPE_CHECKING:
@@ -175,7 +177,7 @@ class PortServer:
             self._announcement = Announcement(announce, tls=ssl is not None, token=tokens is not None)
         self._started = False
         self._closing = False
-        self._stop_task: asyncio.Task[None] | None = None
+        self._stop_task: BackgroundTask | None = None
         self._is_stopped = False
         self._closed_waiters = Waiters()
         # Every connection that was let in, those of them that nobody has taken yet, and those that are the
@@ -278,16 +280,22 @@ class PortServer:
 
     def _stop_listening(self) -> None:
         if self._door is not None and self._stop_task is None:
-            self._stop_task = self._loop.create_task(self._stop(self._door), name="midinet server stop")
+            self._stop_task = BackgroundTask(
+                self._stop(self._door), name=f"midinet stop {self.name}", ended=self._stopped
+            )
 
     async def _stop(self, door: Door) -> None:
-        if self._announcement is not None:
-            self._announcement.begin_close()
-        await door.close()
-        if self._broker is not None:
-            await self._broker.close()
-        if self._announcement is not None:
-            await self._announcement.wait_closed()
+        # Each step is taken, whatever becomes of the others; the last one that was pushed is the first.
+        async with AsyncExitStack() as steps:
+            if self._announcement is not None:
+                steps.push_async_callback(self._announcement.wait_closed)
+            if self._broker is not None:
+                steps.push_async_callback(self._broker.close)
+            steps.push_async_callback(door.close)
+            if self._announcement is not None:
+                self._announcement.begin_close()
+
+    def _stopped(self, _: BackgroundTask) -> None:
         self._is_stopped = True
         self._tell_closed()
 

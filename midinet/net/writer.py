@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
+from .tasks import BackgroundTask
 
 if TYPE_CHECKING:
     from .link import Link
@@ -34,7 +35,7 @@ class Writer:
         self._taken = 0
         self._progress_at = loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        self._task = loop.create_task(self._write(), name=f"midinet writer {link.peer}")
+        self._task = BackgroundTask(self._write(), name=f"midinet writer {link.peer}", failed=self._failed)
         self._look_for_progress()
 
     def pause(self) -> None:
@@ -49,6 +50,10 @@ class Writer:
         """Write no more: the connection is over."""
         self._task.cancel()
         self._watch_no_more()
+
+    def _failed(self, error: Exception) -> None:
+        self._link.error = error
+        self._link.give_up(CloseReason.LOST)
 
     def _watch_no_more(self) -> None:
         if self._timer is not None:

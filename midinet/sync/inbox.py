@@ -8,7 +8,6 @@ known, then looks once more, then waits; the other side first changes the deque,
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from typing import Any
 
 from ..errors import ConnectionLost, PortClosed
 from ..net.inbox import Inbox, Source
+from ..net.tasks import BackgroundTask
 from .portal import Closeable, Portal, longest_wait
 
 # Messages that may be on their way to the loop before `send` waits for it: enough for the two threads to
@@ -155,7 +155,7 @@ class Outlet:
         self._called = False
         self._flood_until = 0.0
         self._waiters = Waiters(portal)
-        self._room_task: asyncio.Task[None] | None = None
+        self._room_task: BackgroundTask | None = None
         # Whether it takes no more. A sender that has not seen that yet may lose one message, and no second.
         self.ended = False
 
@@ -209,8 +209,8 @@ class Outlet:
             if self._room_task is not None:
                 return
             if (room := self._room()) is not None:
-                self._room_task = self._portal.loop.create_task(
-                    self._drain_after(room), name="midinet outlet"
+                self._room_task = BackgroundTask(
+                    self._drain_after(room), name="midinet outlet", failed=self._fail
                 )
                 return
         written, self._written = self._written, []
@@ -224,6 +224,16 @@ class Outlet:
                 self._deliver(things, sum([size for _, size in written]))
             except (PortClosed, ConnectionLost):
                 self.ended = True
+            except BaseException:
+                # Whoever waits to send would wait for ever.
+                self.ended = True
+                self._waiters.wake()
+                raise
+        self._waiters.wake()
+
+    def _fail(self, error: Exception) -> None:
+        self.ended = True
+        self._gathered.clear()
         self._waiters.wake()
 
     def end(self) -> None:

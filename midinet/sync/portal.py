@@ -13,14 +13,18 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import logging
 import os
 import selectors
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from ..errors import UsageError
+
+logger = logging.getLogger("midinet.sync")
 
 T = TypeVar("T")
 
@@ -157,7 +161,15 @@ class Portal:
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while True:
+            try:
+                self.loop.run_forever()
+            except BaseException as error:
+                # A callback of a program called sys.exit(), for one. Without the loop every blocking port of
+                # the process would wait for ever.
+                logger.error("%s does not end midinet's own thread", repr(error))
+            else:
+                return
 
     def check(self) -> None:
         """Raise UsageError where a call can only fail: in a forked child, or on the loop's own thread."""
@@ -229,7 +241,8 @@ class Portal:
         try:
             async with asyncio.timeout(_EXIT_S):
                 for port in opened:
-                    await port.wait_closed()
+                    with suppress(Exception):
+                        await port.wait_closed()
         except TimeoutError:
             pass
         others = asyncio.all_tasks() - {asyncio.current_task()}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -404,6 +405,26 @@ async def test_closing_lets_go_of_every_note_both_ways(plug: Plug) -> None:
         await devices.close()
         assert devices.closed
         assert state_of(devices, synth.into).is_up is False
+
+
+async def test_a_bridge_that_dies_says_so_and_gives_its_port_back(
+    plug: Plug, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError("ports")
+
+    plug("Synth", plays=False)
+    async with served() as server, connected(server) as port:
+        devices = await bridge(port, outputs=["Synth"], api="jack")
+        monkeypatch.setattr(Bridge, "_list", staticmethod(fail))
+        with pytest.raises(ZeroDivisionError):
+            await devices.wait_closed()
+        assert devices.closed
+        assert [one.is_up for one in devices.devices] == [False]
+        assert len([record for record in caplog.records if record.levelno >= logging.ERROR]) == 1
+        await server.send(decode(OTHER_ON))
+        assert await heard(port) == [OTHER_ON]
+        await devices.close()
 
 
 async def test_after_it_a_port_is_read_again_and_may_be_bridged_again(plug: Plug) -> None:

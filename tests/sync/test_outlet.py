@@ -601,3 +601,15 @@ print(handled)
         assert handled > 10
         assert [number for number in got if number >= 0] == list(range(1500))
         assert [number for number in got if number < 0] == list(range(-2, -2 - handled, -1))
+
+
+def test_who_sends_does_not_wait_for_a_way_out_that_has_died() -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError("room")
+
+    with wire() as (port, _):
+        outlet = inbox_module.Outlet(get_portal(), lambda frames, written: None, fail, lambda frame: None)
+        for _ in range(2 * inbox_module.MAX_OUTLET):
+            outlet.send(b"\xf8", 1)
+        wait_until(lambda: outlet.ended)
+        port.send(note(1))
