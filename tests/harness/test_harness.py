@@ -16,6 +16,7 @@ from typing import Literal
 import pytest
 
 from tests.harness import waiting
+from tests.harness.clock import Clock
 from tests.harness.proxy import FaultyProxy
 from tests.harness.raw import RawListener, RawPeer
 from tests.harness.servers import portno, serving
@@ -671,3 +672,40 @@ async def test_a_server_for_the_time_of_a_block() -> None:
     async with serving(relay=True) as server, RawPeer(portno(server)):
         await until(lambda: server.stats.clients == 1)
     assert server.closed
+
+
+# Time that passes at once.
+
+
+async def test_time_passes_when_it_is_told_to() -> None:
+    loop, clock = asyncio.get_running_loop(), Clock()
+    rung: list[float] = []
+    alarms = [loop.call_later(seconds, rung.append, seconds) for seconds in (1000.0, 400.0)]
+    began = loop.time()
+    await clock.skip(500.0, step_s=50.0)
+    assert rung == [400.0]
+    assert loop.time() - began > 500
+    await clock.skip(600.0, step_s=50.0)
+    assert rung == [400.0, 1000.0]
+    assert all(alarm.when() < loop.time() for alarm in alarms)
+
+
+async def test_peers_answer_each_other_while_time_passes() -> None:
+    clock = Clock()
+    async with RawListener() as listener, RawPeer(listener.portno) as one, await listener.accept() as other:
+
+        async def answer() -> None:
+            while data := await other.read(1):
+                await other.send(data)
+
+        answering = asyncio.create_task(answer())
+        loop = asyncio.get_running_loop()
+        for _ in range(5):
+            await one.send(b"x")
+            reading = asyncio.create_task(one.read(1))
+            before = loop.time()
+            await clock.skip(10.0, step_s=10.0)
+            assert reading.done()
+            assert loop.time() - before > 10
+        one.finish()
+        await answering
