@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import signal
 import socket
-import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from midinet import CloseReason, ConnectionLost, PortServer, SocketPort, connect
 from midinet.net import client, listen, watch
 from midinet.net.watch import _SENSING_S
 from midinet.wire.aside import answer, hello, ping, pong
+from tests.harness.clock import Clock
 from tests.harness.programs import running
 from tests.harness.raw import RawListener, RawPeer
 from tests.harness.servers import portno, serving
@@ -30,9 +29,8 @@ OFF = Message("note_off", note=60)
 FRAME = b"\x90\x3c\x40"
 SENSING = b"\xfe"
 
-# The least dead_peer_timeout there may be, in seconds; and a shorter one, for where midinet itself asks.
+# The least dead_peer_timeout there may be, in seconds.
 TIMEOUT_S = 2
-HASTY_S = 1.0
 # Seconds until something is taken not to come: well above the 0.42 of active sensing.
 A_WHILE_S = 0.7
 
@@ -57,22 +55,11 @@ sys.stdin.read()
 """
 
 
-def hasten(thing: Any) -> Any:
-    """Give a server or a client, before it is started, a shorter timeout than may be set."""
-    object.__setattr__(thing._options, "dead_peer_timeout", HASTY_S)
-    return thing
-
-
-@contextlib.asynccontextmanager
-async def hasty(**options: Any) -> AsyncIterator[PortServer]:
-    async with hasten(PortServer(HOST, 0, **options)) as server, asyncio.timeout(3 * PATIENCE_S):
-        yield server
-
-
 # A process that has stopped: its system still answers for it, it does not.
 
 
-async def _find_a_stopped_client() -> None:
+async def test_a_process_of_a_client_that_has_stopped_is_found_by_ping() -> None:
+    loop, clock = asyncio.get_running_loop(), Clock()
     async with (
         serving(relay=True, dead_peer_timeout=TIMEOUT_S) as server,
         RawPeer(portno(server)) as listener,
@@ -82,30 +69,33 @@ async def _find_a_stopped_client() -> None:
             heard.feed(await listener.read(6))
             assert not heard.is_silent()
             process.send_signal(signal.SIGSTOP)
-            began = time.monotonic()
-            heard.feed(await listener.read(6))
+            began = loop.time()
+            released = asyncio.create_task(listener.read(6))
+            while not released.done():
+                await clock.skip(0.1)
+            heard.feed(await released)
             assert heard.is_silent()
-            assert time.monotonic() - began < 10 * TIMEOUT_S
+            assert 0.89 * TIMEOUT_S < loop.time() - began < 10 * TIMEOUT_S
             assert server.stats.closed == {CloseReason.TIMEOUT: 1}
 
 
-async def _find_a_stopped_server() -> None:
+async def test_a_process_of_a_server_that_has_stopped_is_found_by_ping() -> None:
+    loop, clock = asyncio.get_running_loop(), Clock()
     with running(SERVER) as process:
         assert process.stdout is not None
         where = int(await asyncio.to_thread(process.stdout.readline))
         async with connect(HOST, where, name="listener", dead_peer_timeout=TIMEOUT_S) as port:
             assert await port.receive() == NOTE
             process.send_signal(signal.SIGSTOP)
-            began = time.monotonic()
-            assert await port.receive() == OFF
+            began = loop.time()
+            released = asyncio.create_task(port.receive())
+            while not released.done():
+                await clock.skip(0.1)
+            assert await released == OFF
             with pytest.raises(ConnectionLost) as caught:
                 await port.receive()
             assert caught.value.reason is CloseReason.TIMEOUT
-            assert time.monotonic() - began < 10 * TIMEOUT_S
-
-
-async def test_a_process_that_has_stopped_is_found_by_ping() -> None:
-    await asyncio.gather(_find_a_stopped_client(), _find_a_stopped_server())
+            assert 0.89 * TIMEOUT_S < loop.time() - began < 10 * TIMEOUT_S
 
 
 # Who is sent a ping.
@@ -114,6 +104,8 @@ async def test_a_process_that_has_stopped_is_found_by_ping() -> None:
 async def test_only_who_has_said_an_aside_is_sent_any_and_whoever_answers_stays() -> None:
     loop = asyncio.get_running_loop()
 
+    clock = Clock()
+
     async def answers(peer: RawPeer, pings: int) -> None:
         """Answer so many pings."""
         for _ in range(pings):
@@ -121,16 +113,16 @@ async def test_only_who_has_said_an_aside_is_sent_any_and_whoever_answers_stays(
             await peer.send(pong())
 
     async with (
-        hasty() as server,
+        serving(dead_peer_timeout=TIMEOUT_S) as server,
         RawPeer(portno(server)) as quiet,
         RawPeer(portno(server)) as alive,
         RawPeer(portno(server)) as dead,
         RawListener() as listener,
         # Says nothing of itself, and nothing is said to it.
-        hasten(connect(HOST, listener.portno)) as nameless,
+        connect(HOST, listener.portno, dead_peer_timeout=TIMEOUT_S) as nameless,
         await listener.accept() as its_server,
         # Says who it is, and the server does not understand.
-        hasten(connect(HOST, listener.portno, name="a")) as named,
+        connect(HOST, listener.portno, name="a", dead_peer_timeout=TIMEOUT_S) as named,
         await listener.accept() as no_midinet,
     ):
         assert await no_midinet.read(len(hello("a"))) == hello("a")
@@ -141,9 +133,12 @@ async def test_only_who_has_said_an_aside_is_sent_any_and_whoever_answers_stays(
             assert await peer.read(len(answer(200))) == answer(200)
         # They take longer than the dead one has.
         answering = asyncio.create_task(answers(alive, 4))
-        # Two questions without an answer, and it is given up.
+        while not server.stats.closed:
+            await clock.skip(0.1)
+        assert loop.time() - began >= 0.89 * TIMEOUT_S
+        # Two questions without an answer, and it was given up.
         assert await dead.read_to_end() == 2 * ping()
-        assert loop.time() - began >= 0.89 * HASTY_S
+        await clock.skip(TIMEOUT_S)
         await answering
         assert server.stats.closed == {CloseReason.TIMEOUT: 1}
         await server.send(NOTE)
@@ -164,24 +159,26 @@ async def test_a_ping_is_answered_by_its_id_and_reaches_no_reader() -> None:
 
 async def test_who_does_not_read_for_long_is_no_dead_peer_while_it_asks_itself() -> None:
     """Its inbox is full, so it sees no ping; but it goes on asking, which shows that it is there."""
+    clock = Clock()
     async with (
-        hasty() as server,
-        hasten(connect(HOST, portno(server), name="busy", max_inbox=1)) as port,
+        serving(dead_peer_timeout=TIMEOUT_S) as server,
+        connect(HOST, portno(server), name="busy", max_inbox=1, dead_peer_timeout=TIMEOUT_S) as port,
     ):
         await until(lambda: server.stats.asides)
         for _ in range(3):
             await server.send(NOTE)
         await until(lambda: port.stats.messages_received)
-        await asyncio.sleep(1.5 * HASTY_S)
+        await clock.skip(3 * TIMEOUT_S)
         assert [await port.receive() for _ in range(3)] == [NOTE] * 3
         assert port.state.value == "connected"
         assert not server.stats.closed
 
 
 async def test_a_peer_too_slow_for_a_ping_to_get_through_is_no_dead_one_while_it_takes_anything() -> None:
+    loop, clock = asyncio.get_running_loop(), Clock()
     async with (
         # With windows smaller than this the systems may wait for a second to open them again.
-        hasty(send_buffer=16384, slow="disconnect") as server,
+        serving(send_buffer=16384, slow="disconnect", dead_peer_timeout=TIMEOUT_S) as server,
         RawPeer(portno(server), receive_buffer=16384) as peer,
     ):
         # Made beforehand: mido takes its time for it.
@@ -190,11 +187,11 @@ async def test_a_peer_too_slow_for_a_ping_to_get_through_is_no_dead_one_while_it
         await until(lambda: server.stats.asides)
         for _ in range(20):
             await server.send(long)
-        ended = asyncio.get_running_loop().time() + 1.5 * HASTY_S
-        while asyncio.get_running_loop().time() < ended:
+        ended = loop.time() + 1.5 * TIMEOUT_S
+        while loop.time() < ended:
             assert await peer.read(8192)
             assert server.ports[0]._link.outbox.stalled
-            await asyncio.sleep(0.05)
+            await clock.skip(0.1)
         assert not server.stats.closed
 
 
@@ -202,6 +199,7 @@ async def test_a_peer_too_slow_for_a_ping_to_get_through_is_no_dead_one_while_it
 
 
 async def test_who_sends_active_sensing_and_falls_silent_is_let_go_of_and_stays_connected() -> None:
+    loop, clock = asyncio.get_running_loop(), Clock()
     async with (
         serving(relay=True) as server,
         RawPeer(portno(server)) as listener,
@@ -210,16 +208,19 @@ async def test_who_sends_active_sensing_and_falls_silent_is_let_go_of_and_stays_
     ):
         await does_not.send(b"\x91\x3c\x40")
         assert await listener.read(3) == b"\x91\x3c\x40"
-        began = time.monotonic()
+        began = loop.time()
         await senses.send(SENSING + FRAME + b"\xb0\x40\x7f")
         assert await listener.read(7) == SENSING + FRAME + b"\xb0\x40\x7f"
-        assert await listener.read(6) == b"\x80\x3c\x40\xb0\x40\x00"
-        assert 0.3 < time.monotonic() - began < 10 * _SENSING_S
+        silenced = asyncio.create_task(listener.read(6))
+        while not silenced.done():
+            await clock.skip(0.05)
+        assert await silenced == b"\x80\x3c\x40\xb0\x40\x00"
+        assert 0.3 < loop.time() - began < 10 * _SENSING_S
         assert not server.stats.closed
         # It plays on, and is not watched before it sends active sensing again.
         await senses.send(FRAME)
         assert await listener.read(3) == FRAME
-        await asyncio.sleep(A_WHILE_S)
+        await clock.skip(A_WHILE_S)
         await does_not.send(b"\x81\x3c\x40")
         assert await listener.read(3) == b"\x81\x3c\x40"
 
@@ -229,16 +230,20 @@ async def test_any_message_in_time_shows_that_a_peer_is_there(
     alive: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So long that this process is not kept from sending in time.
-    monkeypatch.setattr(watch, "_SENSING_S", 1.2)
+    monkeypatch.setattr(watch, "_SENSING_S", 6.0)
+    clock = Clock()
     async with serving(relay=True) as server, RawPeer(portno(server)) as peer:
         await until(lambda: server.stats.clients == 1)
         assert server.poll() is None
         await peer.send(SENSING + FRAME)
-        for _ in range(10):
-            await asyncio.sleep(0.2)
+        for sent in range(10):
+            await until(lambda sent=sent: server.stats.messages_received == 2 + sent)
+            await clock.skip(2.0, step_s=0.5)
             await peer.send(alive)
         await until(lambda: server.stats.messages_received == 12)
         assert OFF not in list(server.iter_pending())
+        await clock.skip(9.0, step_s=0.5)
+        assert OFF in list(server.iter_pending())
 
 
 async def test_an_accepted_port_heeds_active_sensing_too() -> None:
@@ -251,20 +256,25 @@ async def test_an_accepted_port_heeds_active_sensing_too() -> None:
 
 async def test_who_is_not_read_is_not_silent() -> None:
     """What it says waits in its socket, so nobody knows."""
+    loop, clock = asyncio.get_running_loop(), Clock()
     async with serving(max_inbox=2) as server, RawPeer(portno(server)) as peer:
         await peer.send(SENSING + FRAME)
         await until(lambda: server.stats.messages_received == 2)
-        await asyncio.sleep(A_WHILE_S)
+        await clock.skip(A_WHILE_S)
         # From here on it is read, and silent.
-        began = time.monotonic()
+        began = loop.time()
         assert [await server.receive() for _ in range(2)] == [Message("active_sensing"), NOTE]
-        assert await server.receive() == OFF
-        assert time.monotonic() - began > 0.3
+        silenced = asyncio.create_task(server.receive())
+        while not silenced.done():
+            await clock.skip(0.05)
+        assert await silenced == OFF
+        assert loop.time() - began > 0.3
         assert server.poll() is None
 
 
 async def test_a_client_does_not_heed_the_active_sensing_that_a_server_passes_on() -> None:
     """One instrument behind the server senses, and leaves; another one holds a long note."""
+    clock = Clock()
     async with (
         serving(relay=True) as server,
         connect(HOST, portno(server)) as port,
@@ -276,9 +286,8 @@ async def test_a_client_does_not_heed_the_active_sensing_that_a_server_passes_on
             assert await port.receive() == Message("active_sensing")
         await holds.send(FRAME)
         assert await port.receive() == NOTE
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(A_WHILE_S):
-                await port.receive()
+        await clock.skip(A_WHILE_S)
+        assert port.poll() is None
         await holds.send(b"\x80\x3c\x00")
         assert await port.receive() == Message("note_off", note=60, velocity=0)
 
@@ -286,23 +295,26 @@ async def test_a_client_does_not_heed_the_active_sensing_that_a_server_passes_on
 # Silence in the middle of a system exclusive message.
 
 
-async def test_a_sysex_that_stops_in_the_middle_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert watch._SYSEX_SILENCE_S == 10
-    monkeypatch.setattr(watch, "_SYSEX_SILENCE_S", 0.05)
+async def test_a_sysex_that_stops_in_the_middle_is_given_up() -> None:
+    clock = Clock()
     async with serving() as server, RawPeer(portno(server)) as peer:
         await peer.send(b"\xf0\x01\x02")
-        await until(lambda: server.stats.sysex_aborted == 1)
+        await until(lambda: server.stats.bytes_received == 3)
+        await clock.skip(9.0, step_s=0.5)
+        assert not server.stats.sysex_aborted
+        await clock.skip(1.5, step_s=0.5)
+        assert server.stats.sysex_aborted == 1
         await peer.send(b"\x03\xf7" + FRAME)
         assert await server.receive() == NOTE
         assert not server.stats.closed
 
 
-async def test_a_sysex_that_is_not_read_does_not_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_SYSEX_SILENCE_S", 0.05)
+async def test_a_sysex_that_is_not_read_does_not_stop() -> None:
+    clock = Clock()
     async with serving(max_inbox=1) as server, RawPeer(portno(server)) as peer:
         await peer.send(FRAME + b"\xf0\x01")
         await until(lambda: server.stats.bytes_received == 5)
-        await asyncio.sleep(0.3)
+        await clock.skip(3 * watch._SYSEX_SILENCE_S, step_s=1.0)
         await peer.send(b"\x02\xf7")
         assert await server.receive() == NOTE
         assert await server.receive() == Message("sysex", data=(1, 2))
