@@ -26,6 +26,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 2 * (os.cpu_count() or 1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # A machine has room for eight servers of JACK, so a run has one, in one worker.
+        if "jack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("jack"))
+
+
 def pytest_sessionstart() -> None:
     # The loop of the blocking ports stays for the whole process; started here, it is no test's leak.
     get_portal()
@@ -120,5 +128,7 @@ def plug(jack: Jack) -> Iterator[Callable[..., Instrument]]:
         return plugged[-1]
 
     yield plug
+    for instrument in plugged:
+        instrument.begin_unplug()
     for instrument in plugged:
         instrument.unplug()

@@ -12,7 +12,6 @@ import re
 import socket
 import subprocess
 import sys
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from ipaddress import ip_address, ip_network
@@ -44,21 +43,24 @@ from midinet.gateways.announcement import Announcement
 from midinet.gateways.mdns import TYPE, Here, check_service_name, read_interfaces
 from midinet.net import client
 from midinet.net.tls import tls_client_context
+from tests.harness.mdns import LOOPBACK, call_this_machine, hurry, unique_host, unique_name
 from tests.harness.raw import RawListener, RawPeer
 from tests.harness.servers import portno
 from tests.harness.waiting import PATIENCE_S, until
 
-LOOPBACK = "127.0.0.1"
+ROOT = Path(__file__).parents[2]
 NOTE = Message("note_on", note=60)
 TOKEN = "open-sesame"
-THIS_HOST = re.sub("[^A-Za-z0-9-]+", "-", socket.gethostname().partition(".")[0]).strip("-")
 
 # Servers of another process: a plain one, one with TLS and one with TLS for another host, and one that wants
 # a token. It says by which names they are announced.
 SERVERS = """
 import asyncio, json, sys
 from midinet import PortServer, tls_server_context
-name, own, other = sys.argv[1:]
+from tests.harness.mdns import call_this_machine, hurry
+name, host, own, other = sys.argv[1:]
+hurry()
+call_this_machine(host)
 async def serve():
     async with (
         PortServer("", 0, announce=f"{name} plain", relay=True) as plain,
@@ -76,29 +78,33 @@ asyncio.run(serve())
 
 
 @pytest.fixture(autouse=True)
-def _on_loopback_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def host(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The name of this machine, which no other run has. All of it is on loopback alone, and quick."""
+    host = unique_host()
+    call_this_machine(host, monkeypatch.setattr)
     monkeypatch.setenv(mdns.INTERFACES_VARIABLE, LOOPBACK)
+    if "real_waits" not in request.fixturenames:
+        hurry(monkeypatch.setattr)
+    return host
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """zeroconf asks whether a name is free for a second, which is most of the time that these tests take."""
-    monkeypatch.setattr("zeroconf._core._CHECK_TIME", 20, raising=False)
-    monkeypatch.setattr("zeroconf._core._PROBE_RANDOM_DELAY_INTERVAL", (5, 10), raising=False)
-    monkeypatch.setattr(announcement, "_LISTEN_S", 0.0)
+def real_waits() -> None:
+    """As long as everybody else waits for others to object to a name, which is seconds."""
 
 
 @pytest.fixture
 def name() -> str:
     """A name that no other run of these tests has."""
-    return f"stage {uuid.uuid4().hex[:8]}"
+    return unique_name()
 
 
 class Elsewhere:
     """The servers of another process."""
 
-    def __init__(self, ca: Path, servers: dict[str, tuple[str, int]]) -> None:
+    def __init__(self, ca: Path, host: str, servers: dict[str, tuple[str, int]]) -> None:
         self.ca = ca
+        self.host = host
         self.servers = servers
 
     def name(self, kind: str) -> str:
@@ -116,21 +122,23 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
     folder = tmp_path_factory.mktemp("elsewhere")
     ca = trustme.CA()
     ca.cert_pem.write_to_path(folder / "ca.pem")
-    for file, host in (("own", f"{THIS_HOST}.local"), ("other", "somebody-else.local")):
+    own_host = unique_host()
+    for file, host in (("own", f"{own_host}.local"), ("other", "somebody-else.local")):
         ca.issue_cert(host).private_key_and_cert_chain_pem.write_to_path(folder / f"{file}.pem")
     # Nothing of it stays open here while the tests run: they count what is open.
     with open(folder / "said", "w") as said:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-c", SERVERS),
-                *(f"stage {uuid.uuid4().hex[:8]}", folder / "own.pem", folder / "other.pem"),
+                *(unique_name(), own_host, folder / "own.pem", folder / "other.pem"),
             ],
             stdout=said,
+            cwd=ROOT,
             env={**os.environ, mdns.INTERFACES_VARIABLE: LOOPBACK},
         )
     try:
         asyncio.run(until(lambda: (folder / "said").read_text().endswith("\n") or process.poll() is not None))
-        yield Elsewhere(folder / "ca.pem", json.loads((folder / "said").read_text()))
+        yield Elsewhere(folder / "ca.pem", own_host, json.loads((folder / "said").read_text()))
     finally:
         process.kill()
         process.wait()
@@ -225,22 +233,40 @@ def test_interfaces_are_named_by_their_addresses(monkeypatch: pytest.MonkeyPatch
 # What is announced.
 
 
-@pytest.mark.usefixtures("quick")
 async def test_two_servers_and_a_search_of_two_processes_find_each_other(
-    elsewhere: Elsewhere, name: str
+    elsewhere: Elsewhere, name: str, host: str
 ) -> None:
+    expected = {name, *(elsewhere.name(kind) for kind in ("plain", "tls", "token"))}
     async with announced(name) as server:
         assert server.announced == name
-        found = {service.name: service for service in await discover(1.5)}
+        found: dict[str, Service] = {}
+        while not expected <= found.keys():
+            found = {service.name: service for service in await discover(0.3)}
         assert list(found) == sorted(found, key=str.casefold)
-        host = f"{THIS_HOST}.local"
-        assert found[name] == Service(name, host, ((LOOPBACK, portno(server)),), False, False)
+        own_address = (LOOPBACK, portno(server))
+        assert found[name] == Service(name, f"{host}.local", (own_address,), False, False)
         for kind, tls, token in (("plain", False, False), ("tls", True, False), ("token", False, True)):
             own = elsewhere.name(kind)
-            assert found[own] == Service(own, host, ((LOOPBACK, elsewhere.portno(kind)),), tls, token)
+            address = (LOOPBACK, elsewhere.portno(kind))
+            assert found[own] == Service(own, f"{elsewhere.host}.local", (address,), tls, token)
 
 
-async def test_a_name_that_somebody_has_gets_a_number(
+async def test_a_name_that_somebody_has_gets_a_number(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Who answers late is heard when they look again.
+    monkeypatch.setattr(announcement, "_REVIEW_S", 0.1)
+    monkeypatch.setattr(announcement, "_LISTEN_S", 0.2)
+    async with announced(name) as first, announced(name) as second, announced(name.upper()) as third:
+        servers = (first, second, third)
+        expected = {name, f"{name} (2)", f"{name} (3)"}
+        await until(lambda: {str(server.announced).lower() for server in servers} == expected)
+        for server in servers:
+            async with connect(f"midi://{server.announced}") as port:
+                assert port.peer == (LOOPBACK, portno(server))
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("real_waits")
+async def test_two_that_begin_at_once_beside_a_third_each_get_a_number(
     elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Two that begin at once may take one name, and see that when they look again.
@@ -257,7 +283,6 @@ async def test_a_name_that_somebody_has_gets_a_number(
             assert port.peer == (LOOPBACK, portno(one))
 
 
-@pytest.mark.usefixtures("quick")
 async def test_servers_come_and_go_with_a_goodbye(name: str) -> None:
     async with discover() as changes:
         server = await PortServer("", 0, announce=name)
@@ -275,7 +300,6 @@ async def test_servers_come_and_go_with_a_goodbye(name: str) -> None:
         assert name not in [service.name for service in changes.services]
 
 
-@pytest.mark.usefixtures("quick")
 async def test_a_server_that_closes_before_it_is_announced_is_never_found(name: str) -> None:
     async with discover() as changes:
         async with PortServer("", 0, announce=name):
@@ -302,7 +326,6 @@ async def _serve(name: str) -> None:
         await server.wait_closed()
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_loop_that_ends_takes_the_announcement_with_it(name: str) -> None:
     async def serve() -> None:
         server = await PortServer("", 0, announce=name)
@@ -363,7 +386,7 @@ async def test_where_another_program_has_the_port_to_itself_that_is_said(
 
 
 async def test_a_name_of_which_there_are_too_many_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, quick: None, name: str
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """The only other one differs in case, and is heard while zeroconf's own check goes on."""
     monkeypatch.setattr("zeroconf._core._CHECK_TIME", 200)
@@ -375,7 +398,6 @@ async def test_a_name_of_which_there_are_too_many_is_given_up(
         assert server.announced is None
 
 
-@pytest.mark.usefixtures("quick")
 async def test_what_was_no_network_is_announced_on_when_it_is_one(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -403,16 +425,15 @@ async def test_what_was_no_network_is_announced_on_when_it_is_one(
         assert set(moved.service.addresses) == {(LOOPBACK, number), ("127.0.0.2", number)}
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("rival", "keeps"), [("zzz.local.", False), ("--a.local.", True)])
 async def test_of_two_who_took_one_name_at_once_the_same_one_keeps_it(
-    monkeypatch: pytest.MonkeyPatch, name: str, rival: str, keeps: bool
+    monkeypatch: pytest.MonkeyPatch, host: str, name: str, rival: str, keeps: bool
 ) -> None:
     monkeypatch.setattr(announcement, "_REVIEW_S", 0.1)
     async with announced(name) as server, stranger() as other:
         await (await other.async_update_service(register(other, name, host=rival)))
         if keeps:
-            await until(lambda: _hosts_of(other, name) == {f"{THIS_HOST}.local."})
+            await until(lambda: _hosts_of(other, name) == {f"{host}.local."})
             assert server.announced == name
         else:
             await until(lambda: server.announced == f"{name} (2)")
@@ -430,29 +451,33 @@ def _hosts_of(other: AsyncZeroconf, name: str) -> set[str]:
     }
 
 
-HARDWARE_HOST = re.compile(re.escape(THIS_HOST) + r"-[0-9a-f]{12}\.local")
+def _is_told_apart(found: str, host: str) -> bool:
+    """Whether a host has this one's name with a hardware address."""
+    return re.fullmatch(re.escape(host) + r"-[0-9a-f]{12}\.local", found) is not None
 
 
-async def test_where_another_machine_has_this_ones_host_name_their_addresses_stay_apart(name: str) -> None:
+async def test_where_another_machine_has_this_ones_host_name_their_addresses_stay_apart(
+    monkeypatch: pytest.MonkeyPatch, host: str, name: str
+) -> None:
+    monkeypatch.setattr(announcement, "_LISTEN_S", 0.5)
     async with stranger() as other, discover() as changes:
-        register(other, f"{name} there", host=f"{THIS_HOST}.local.", addresses=["192.0.2.9"])
+        register(other, f"{name} there", host=f"{host}.local.", addresses=["192.0.2.9"])
         async with announced(f"{name} here") as server:
             found = (await next_about(changes, f"{name} here")).service
-            assert HARDWARE_HOST.fullmatch(found.host)
+            assert _is_told_apart(found.host, host)
             assert found.addresses == ((LOOPBACK, portno(server)),)
 
 
-@pytest.mark.usefixtures("quick")
 async def test_a_machine_that_comes_later_with_the_same_host_name_is_told_apart_too(
-    monkeypatch: pytest.MonkeyPatch, name: str
+    monkeypatch: pytest.MonkeyPatch, host: str, name: str
 ) -> None:
     monkeypatch.setattr(announcement, "_REVIEW_S", 0.1)
     async with announced(name) as server, stranger() as other, discover() as changes:
-        assert (await next_about(changes, name)).service.host == f"{THIS_HOST}.local"
-        say(other, "strange", host=f"{THIS_HOST}.local.", addresses=["192.0.2.9"], only="A")
+        assert (await next_about(changes, name)).service.host == f"{host}.local"
+        say(other, "strange", host=f"{host}.local.", addresses=["192.0.2.9"], only="A")
         while True:
             change = await next_about(changes, name)
-            if HARDWARE_HOST.fullmatch(change.service.host):
+            if _is_told_apart(change.service.host, host):
                 break
         assert change.service.addresses == ((LOOPBACK, portno(server)),)
 
@@ -469,7 +494,6 @@ async def test_a_server_is_connected_to_by_its_name_whatever_its_case(elsewhere:
             assert await port.receive() == NOTE
 
 
-@pytest.mark.usefixtures("quick")
 def test_plain_scripts_announce_search_and_connect_by_name(name: str) -> None:
     with midinet.sync.PortServer("", 0, announce=name) as server:
         asyncio.run(until(lambda: server.announced))
@@ -484,7 +508,6 @@ def test_plain_scripts_announce_search_and_connect_by_name(name: str) -> None:
         assert found[name].addresses == ((LOOPBACK, server.addresses[0][1]),)
 
 
-@pytest.mark.usefixtures("quick")
 async def test_a_port_follows_its_server_to_another_port_number(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -576,7 +599,7 @@ async def test_a_server_with_tls_is_not_connected_to_without(elsewhere: Elsewher
 
 
 async def test_the_certificate_has_to_be_for_the_host_that_is_announced(elsewhere: Elsewhere) -> None:
-    with pytest.raises(ConnectError, match=rf"not valid for '{THIS_HOST}\.local'"):
+    with pytest.raises(ConnectError, match=rf"not valid for '{elsewhere.host}\.local'"):
         await connect(elsewhere.address("other"), ssl=tls_client_context(elsewhere.ca))
 
 

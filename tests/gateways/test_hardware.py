@@ -12,16 +12,25 @@ from mido import Message
 import midinet
 import midinet.sync
 from midinet import DeviceError, PortState, UsageError
+from midinet.gateways import hardware
 from midinet.gateways.hardware import Bridge, DeviceState, bridge, open_port
 from midinet.gateways.members import DevicePort
 from midinet.wire.codec import decode, encode
 from tests.harness.jack import Instrument, Jack, bend
+from tests.harness.sizes import thorough
 from tests.harness.waiting import until
 
 Plug = Callable[..., Instrument]
 
 ON, OFF = bytes((0x90, 60, 64)), bytes((0x80, 60, 64))
 OTHER_ON, OTHER_OFF = bytes((0x91, 62, 64)), bytes((0x81, 62, 64))
+
+
+@pytest.fixture(autouse=True)
+def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See sooner what came and went."""
+    monkeypatch.setattr(hardware, "_LOOK_S", 0.05)
+    monkeypatch.setattr(hardware, "_RETRY_S", 0.1)
 
 
 def served(**options: Any) -> midinet.PortServer:
@@ -125,9 +134,10 @@ async def test_a_snapshot_brings_a_device_to_what_is_set(plug: Plug) -> None:
 # What a driver brings and takes.
 
 
-async def test_ten_thousand_messages_keep_their_order(plug: Plug) -> None:
+@thorough("count", quick=500, full=10_000)
+async def test_many_messages_keep_their_order(plug: Plug, count: int) -> None:
     keys = plug("Keys", sounds=False)
-    bends = [bend(number) for number in range(10_000)]
+    bends = [bend(number) for number in range(count)]
     async with (
         served(relay=True) as server,
         connected(server) as port,
@@ -143,9 +153,10 @@ async def test_ten_thousand_messages_keep_their_order(plug: Plug) -> None:
         assert state_of(devices, keys.out)[4:7] == (len(bends) + 5, 0, 0)
 
 
-async def test_ten_thousand_messages_to_a_device_keep_their_order(plug: Plug) -> None:
+@thorough("count", quick=500, full=10_000)
+async def test_many_messages_to_a_device_keep_their_order(plug: Plug, count: int) -> None:
     synth = plug("Synth", plays=False)
-    bends = [bend(number) for number in range(10_000)]
+    bends = [bend(number) for number in range(count)]
     synth.heard.clear()
     async with served() as server, bridge(server, outputs=["Synth"], api="jack") as devices:
         for number, message in enumerate(bends):
@@ -157,7 +168,7 @@ async def test_ten_thousand_messages_to_a_device_keep_their_order(plug: Plug) ->
         assert state_of(devices, synth.into)[4:7] == (0, len(bends), 0)
 
 
-@pytest.mark.parametrize("size", [2, 100, 10_000, 60_000, 300_000])
+@pytest.mark.parametrize("size", [2, 100, 10_000, 60_000, pytest.param(300_000, marks=pytest.mark.full)])
 async def test_system_exclusive_messages_of_any_size_reach_a_device(plug: Plug, size: int) -> None:
     synth = plug("Synth", plays=False)
     sysex = bytes((0xF0, *[number % 128 for number in range(size - 2)], 0xF7))
@@ -255,7 +266,11 @@ async def test_a_flood_leaves_a_device_where_everyone_is(plug: Plug) -> None:
 # Devices come and go.
 
 
-@pytest.mark.parametrize("wish", ["Keys out:midi", "Keys", "keys", "K*"])
+# By a name it is found as test_names.py has it; this is that it is found again.
+@pytest.mark.parametrize(
+    "wish",
+    ["Keys", "K*", *(pytest.param(wish, marks=pytest.mark.full) for wish in ("Keys out:midi", "keys"))],
+)
 async def test_a_device_that_comes_back_is_bridged_again_and_no_note_hangs(plug: Plug, wish: str) -> None:
     changes: list[list[DeviceState]] = []
     synth, keys = plug("Synth", plays=False), plug("Keys", sounds=False)
@@ -441,12 +456,15 @@ async def test_after_it_a_port_is_read_again_and_may_be_bridged_again(plug: Plug
         assert await heard(port) == [OTHER_ON]
 
 
-async def test_cancelling_the_opening_leaves_nothing_open(jack: Jack, plug: Plug) -> None:
+@thorough("delays", quick=([0.0, 0.02, 0.05],), full=([0.01, 0.03, 0.04, 0.06, 0.07],))
+async def test_cancelling_the_opening_leaves_nothing_open(
+    jack: Jack, plug: Plug, delays: list[float]
+) -> None:
     plug("Synth")
     async with served() as server:
-        for turns in range(8):
+        for delay in delays:
             opening = asyncio.ensure_future(_opened(bridge(server, virtual="Gone", inputs=["*"], api="jack")))
-            await asyncio.sleep(turns * 0.01)
+            await asyncio.sleep(delay)
             opening.cancel()
             await asyncio.wait({opening})
             if not opening.cancelled():
@@ -594,7 +612,8 @@ async def test_misuse_is_told(jack: Jack) -> None:
 # The sound server itself.
 
 
-@pytest.mark.parametrize("kill", [False, True])
+# Either way JACK's library takes seconds to see it.
+@pytest.mark.parametrize("kill", [False, pytest.param(True, marks=pytest.mark.full)])
 async def test_a_jack_server_that_goes_and_comes_back_is_found_again(
     jack: Jack, plug: Plug, kill: bool
 ) -> None:

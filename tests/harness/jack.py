@@ -195,12 +195,16 @@ class Instrument:
         self._process.stdin.write(f"{words}\n")
         self._process.stdin.flush()
 
+    def begin_unplug(self) -> None:
+        """Begin to go. Several at once take no longer than one."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
     def unplug(self) -> None:
         """Be gone."""
+        self.begin_unplug()
         if self._process.returncode is None:
-            assert self._process.stdin is not None
             assert self._process.stdout is not None
-            self._process.stdin.close()
             self._process.wait(_START_S)
             self._reader.join()
             self._process.stdout.close()
@@ -237,12 +241,13 @@ for line in sys.stdin:
 # What the threads of the driver have begun has to end before each next step.
 if plays:
     out.close_port()
-    time.sleep(0.05)
-    out.delete()
 if sounds:
     kept = gc.get_referents(into)
     into.cancel_callback()
-    time.sleep(0.05)
+time.sleep(0.05)
+if plays:
+    out.delete()
+if sounds:
     into.close_port()
     time.sleep(0.05)
     into.delete()
