@@ -50,6 +50,8 @@ from tests.harness.waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]
 NOTE = Message("note_on", note=60)
+# Another machine, which no other run has made up.
+STRANGE_HOST = f"{unique_host()}.local."
 TOKEN = "open-sesame"
 
 # Servers of another process: a plain one, one with TLS and one with TLS for another host, and one that wants
@@ -686,7 +688,7 @@ def say(
     other: AsyncZeroconf,
     name: str,
     *,
-    host: str = "strange.local.",
+    host: str = STRANGE_HOST,
     portno: int = 7,
     addresses: list[str] | None = None,
     text: bytes = b"",
@@ -718,7 +720,7 @@ def register(
     other: AsyncZeroconf,
     name: str,
     *,
-    host: str = "strange.local.",
+    host: str = STRANGE_HOST,
     portno: int = 7,
     addresses: list[str] | None = None,
     text: bytes = b"",
@@ -748,11 +750,12 @@ async def test_what_cannot_be_shown_or_connected_to_is_left_out(name: str) -> No
         say(other, f"{name} without a port number", portno=0)
         say(other, f"{name} elsewhere", host="evil.example.com.")
         say(other, f"{name} nowhere", host="a b.local.")
-        say(other, f"{name} anywhere", host="any.local.", addresses=["0.0.0.0"])
-        say(other, f"{name} everywhere", host="every.local.", addresses=["224.0.0.1"])
-        say(other, f"{name} ü", host="good.local.", addresses=["224.0.0.1", LOOPBACK])
+        say(other, f"{name} anywhere", host=f"any-{STRANGE_HOST}", addresses=["0.0.0.0"])
+        say(other, f"{name} everywhere", host=f"every-{STRANGE_HOST}", addresses=["224.0.0.1"])
+        say(other, f"{name} ü", host=f"good-{STRANGE_HOST}", addresses=["224.0.0.1", LOOPBACK])
         assert await next_about(changes, name) == ServiceChange(
-            "found", Service(f"{name} ü", "good.local", ((LOOPBACK, 7),), False, False)
+            "found",
+            Service(f"{name} ü", f"good-{STRANGE_HOST}".removesuffix("."), ((LOOPBACK, 7),), False, False),
         )
         # Its next question is asked all the same.
         register(other, f"{name} again")
