@@ -24,6 +24,7 @@ from midinet import ConnectError, ConnectRefused, ListenError, MissingExtra
 from midinet.backend import get_devices
 from midinet.sync import PortServer, connect
 from tests.harness.mdns import LOOPBACK, call_this_machine, hurry, unique_host, unique_name
+from tests.harness.servers import reserved_portno
 from tests.harness.waiting import PATIENCE_S, wait_until
 
 NAME = "midinet.backend"
@@ -374,13 +375,15 @@ def test_an_ioport_does_both(backend: mido.Backend, server: PortServer) -> None:
 # Virtual ports.
 
 
-def free_address() -> str:
-    with PortServer("127.0.0.1", 0) as server:
-        return address_of(server)
+@pytest.fixture
+def address() -> Iterator[str]:
+    """An address to listen on."""
+    with reserved_portno() as portno:
+        yield f"127.0.0.1:{portno}"
 
 
-def test_others_connect_to_a_virtual_input(backend: mido.Backend) -> None:
-    address, heard = free_address(), Heard()
+def test_others_connect_to_a_virtual_input(backend: mido.Backend, address: str) -> None:
+    heard = Heard()
     with backend.open_input(address, virtual=True, callback=heard), connect(address) as player:
         player.send(NOTE_ON)
         assert heard.next() == NOTE_ON
@@ -391,8 +394,7 @@ def test_others_connect_to_a_virtual_input(backend: mido.Backend) -> None:
             assert heard.next() == MARK
 
 
-def test_a_virtual_output_sends_to_all_and_hears_none(backend: mido.Backend) -> None:
-    address = free_address()
+def test_a_virtual_output_sends_to_all_and_hears_none(backend: mido.Backend, address: str) -> None:
     with (
         backend.open_output(address, virtual=True, max_inbox=1) as port,
         connect(address, send_buffer=4096, slow="disconnect", stall_timeout=1) as first,
@@ -409,8 +411,7 @@ def test_a_virtual_output_sends_to_all_and_hears_none(backend: mido.Backend) -> 
         assert [first.receive(), second.receive()] == [MARK, MARK]
 
 
-def test_a_virtual_ioport_does_both(backend: mido.Backend) -> None:
-    address = free_address()
+def test_a_virtual_ioport_does_both(backend: mido.Backend, address: str) -> None:
     with backend.open_ioport(address, virtual=True) as port, connect(address) as player:
         player.send(NOTE_ON)
         assert port.receive() == NOTE_ON
@@ -443,8 +444,10 @@ def test_a_virtual_port_with_a_name_is_found_by_it(backend: mido.Backend) -> Non
 
 
 @pytest.mark.usefixtures("on_loopback")
-def test_a_virtual_port_on_an_address_is_announced_by_its_clients_name(backend: mido.Backend) -> None:
-    portno, name = free_address().rpartition(":")[2], unique_name()
+def test_a_virtual_port_on_an_address_is_announced_by_its_clients_name(
+    backend: mido.Backend, address: str
+) -> None:
+    portno, name = address.rpartition(":")[2], unique_name()
     with backend.open_output(f":{portno}", virtual=True, client_name=name) as port:
         wait_until(lambda: port._port.announced == name)
 

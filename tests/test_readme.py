@@ -6,7 +6,6 @@ takes them from the README: the tests could not run the line that runs the tests
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shlex
@@ -25,10 +24,11 @@ import pytest
 import benchmarks
 from midinet import sync
 from tests.harness.jack import Instrument
+from tests.harness.mdns import LOOPBACK, hurry, unique_name
 from tests.harness.nats import NatsServer
 from tests.harness.programs import end
-from tests.harness.servers import free_portno
-from tests.harness.waiting import PATIENCE_S, until
+from tests.harness.servers import reserved_portno
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,8 +40,9 @@ NOTE_OFF = "note_off channel=0 note=60 velocity=64 time=0\n"
 
 
 @pytest.fixture
-def portno() -> int:
-    return free_portno()
+def portno() -> Iterator[int]:
+    with reserved_portno() as portno:
+        yield portno
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def start(*command: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
         stdin=subprocess.DEVNULL,
         text=True,
         cwd=cwd,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "MIDINET_INTERFACES": LOOPBACK},
     )
 
 
@@ -134,6 +135,7 @@ def test_who_may_play(portno: int, started: list[subprocess.Popen[str]], tmp_pat
     assert "does not accept the token" in stranger.communicate(timeout=PATIENCE_S)[1]
 
 
+@pytest.mark.full
 def test_who_may_play_on_the_command_line(
     portno: int, started: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -189,14 +191,16 @@ def hub_is_there(hub: subprocess.Popen[str]) -> None:
 
 def test_a_server_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("zeroconf", reason="the extra discovery is not installed")
-    monkeypatch.setenv("MIDINET_INTERFACES", "127.0.0.1")
-    with sync.PortServer("", 0, announce="stage") as server:
-        # That takes its time, and the client looks for three seconds alone.
-        asyncio.run(until(lambda: server.announced))
-        client = start(sys.executable, "-c", PYTHON[4])
+    monkeypatch.setenv("MIDINET_INTERFACES", LOOPBACK)
+    hurry(monkeypatch.setattr)
+    name = unique_name()
+    with sync.PortServer("", 0, announce=name) as server:
+        # The client looks for three seconds alone.
+        wait_until(lambda: server.announced)
+        client = start(sys.executable, "-c", PYTHON[4].replace("midi://stage", f"midi://{name}"))
         assert str(server.receive()) + "\n" == NOTE
         out, err = client.communicate(timeout=PATIENCE_S)
-        assert (f"midi://stage ('127.0.0.1', {server.addresses[0][1]})" in out, err) == (True, "")
+        assert (f"midi://{name} ('127.0.0.1', {server.addresses[0][1]})" in out, err) == (True, "")
 
 
 def test_a_program_of_mido_s_over_its_backend(portno: int) -> None:
@@ -217,10 +221,8 @@ def test_moving_from_mido_is_changing_the_import(portno: int) -> None:
 
 def test_two_hubs_of_one_session(portno: int, started: list[subprocess.Popen[str]]) -> None:
     pytest.importorskip("nats", reason="the extra nats is not installed")
-    with NatsServer() as broker, socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        portnos = portno, other.getsockname()[1]
-        other.close()
+    with NatsServer() as broker, reserved_portno() as other:
+        portnos = portno, other
         block = PYTHON[11].replace("nats://localhost:4222", broker.url)
         for number in portnos:
             started.append(program(block, number))
@@ -269,6 +271,22 @@ def test_the_commands_behind_the_figures(line: str, started: list[subprocess.Pop
     assert ("\n----" in out, len(lacks)) in [(True, 0), (False, 1)]
 
 
+def test_every_command_line_is_one_that_the_program_takes() -> None:
+    pytest.importorskip("typer", reason="the extra cli is not installed")
+    from midinet.cli.app import app, typer
+
+    group = typer.main.get_command(app)
+    lines = [line for line in SHELL if line.startswith("midinet ")]
+    lines += re.findall(r"`(midinet [a-z]+ [^`\n]+)`", README)
+    assert len(lines) >= 12
+    for line in lines:
+        verb, *words = shlex.split(line)[1:]
+        with group.make_context("midinet", [verb, *words]) as context:
+            _, command, rest = group.resolve_command(context, [verb, *words])
+            assert command.make_context(verb, rest, parent=context).args == []
+
+
+@pytest.mark.full
 def test_the_command_line_as_it_is_shown(
     portno: int, started: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from mido import Message
 from tests.harness.needs import need
 from tests.harness.programs import uncovered
 from tests.harness.screen import Screen
-from tests.harness.servers import free_portno
+from tests.harness.servers import reserved_portno
 from tests.harness.waiting import PATIENCE_S, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -122,7 +122,11 @@ class Stage:
         self._stack = stack
         # A shell starts its background jobs with Ctrl-C ignored, and their children inherit that.
         stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
-        self.portno = free_portno()
+        self.portno = self.reserve()
+
+    def reserve(self) -> int:
+        """Keep a port number for a program."""
+        return self._stack.enter_context(reserved_portno())
 
     def run(self, name: str, *arguments: str, **environment: str) -> Program:
         """Start an example."""
@@ -338,7 +342,7 @@ class Page:
 
 
 def run_web_program(stage: Stage) -> tuple[Program, Page]:
-    portno = free_portno()
+    portno = stage.reserve()
     # aiohttp's own line, which it leaves in the buffer of a pipe.
     program = stage.run("aiohttp_hub", str(portno), PYTHONUNBUFFERED="1")
     line = program.line()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import midinet.sync
@@ -30,11 +31,18 @@ async def serving(host: str = "127.0.0.1", **options: Any) -> AsyncIterator[Port
         yield server
 
 
-def free_portno() -> int:
-    """Return a port number at which nobody listens, for programs that cannot choose one themselves.
+@contextlib.contextmanager
+def reserved_portno() -> Iterator[int]:
+    """Keep a port number for a program that cannot choose one itself.
 
-    Others may take it first: wherever a server says where it is, it gets 0 instead.
+    In the block the system gives it to nobody: it is bound to and not listened at, which servers with
+    SO_REUSEADDR pass over. Wherever a server says where it is, it gets 0 instead.
     """
     with socket.socket() as sock:
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+        number = int(sock.getsockname()[1])
+        if os.name != "posix":
+            sock.close()  # It would keep everybody out.
+        yield number
