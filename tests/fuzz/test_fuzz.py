@@ -9,6 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from midinet.wire.aside import Aside, AsideReader
 from midinet.wire.parser import Parser
@@ -17,7 +19,7 @@ from tests.fuzz import fuzz_asides, fuzz_parser, seed_inputs
 TARGETS = pytest.mark.parametrize("target", [fuzz_parser, fuzz_asides], ids=["parser", "asides"])
 
 # For each target. By hand it is minutes, see tests/fuzz/__init__.py.
-SECONDS = 1
+SECONDS = 5
 
 
 def check_seeds(target: ModuleType) -> None:
@@ -34,6 +36,27 @@ def test_what_the_fuzzer_begins_with_holds(target: ModuleType) -> None:
     target.check(b"\0")
 
 
+@st.composite
+def mutants(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
+    """What the fuzzer begins with, but for a few bytes here and there."""
+    data = bytearray(draw(st.sampled_from(seeds)))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(data)))
+        data[start : start + draw(st.integers(0, 3))] = draw(st.binary(max_size=4))
+    return bytes(data)
+
+
+@TARGETS
+def test_nothing_fails_near_what_the_fuzzer_begins_with(target: ModuleType) -> None:
+    @settings(max_examples=60)
+    @given(mutants(seed_inputs(target.SEEDS)))
+    def check(data: bytes) -> None:
+        target.check(data)
+
+    check()
+
+
+@pytest.mark.full
 @TARGETS
 def test_nothing_fails_that_the_fuzzer_finds_in_a_few_seconds(target: ModuleType, tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:

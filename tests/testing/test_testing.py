@@ -164,10 +164,13 @@ PROGRAM = """
 """
 
 
-def test_a_project_gets_a_fixture_of_two_blocking_ports(pytester: pytest.Pytester) -> None:
+# A process of its own takes a second; what is different there is how pytest finds the plugin.
+@pytest.mark.parametrize("way", ["inprocess", pytest.param("subprocess", marks=pytest.mark.full)])
+def test_a_project_gets_a_fixture_of_two_blocking_ports(pytester: pytest.Pytester, way: str) -> None:
     pytester.makeini(INI.format(""))
     pytester.makepyfile(BLOCKING)
-    pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1)
+    run = pytester.runpytest_inprocess if way == "inprocess" else pytester.runpytest_subprocess
+    run("-p", "no:asyncio").assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(("mode", "program"), [("auto", ASYNC), ("strict", PROGRAM)])
@@ -176,12 +179,12 @@ def test_a_project_gets_a_fixture_of_two_async_ports(
 ) -> None:
     pytester.makeini(INI.format(f"asyncio_mode = {mode}\nasyncio_default_fixture_loop_scope = function"))
     pytester.makepyfile(program)
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)
 
 
 def test_without_pytest_asyncio_the_async_fixture_says_what_is_missing(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_a_note(midinet_async_pair): pass")
-    result = pytester.runpytest_subprocess("-p", "no:asyncio")
+    result = pytester.runpytest_inprocess("-p", "no:asyncio")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["midinet_async_pair needs pytest-asyncio: pip install pytest-asyncio*"])
     result.stdout.no_fnmatch_line("*Traceback*")
@@ -189,6 +192,6 @@ def test_without_pytest_asyncio_the_async_fixture_says_what_is_missing(pytester:
 
 def test_the_fixtures_are_listed_with_what_they_are(pytester: pytest.Pytester) -> None:
     pytester.makeini(INI.format("asyncio_default_fixture_loop_scope = function"))
-    result = pytester.runpytest_subprocess("--fixtures")
+    result = pytester.runpytest_inprocess("--fixtures")
     result.stdout.fnmatch_lines(["midinet_pair -- *", "    Two blocking ports*"])
     result.stdout.fnmatch_lines(["midinet_async_pair -- *", "    Two async ports*"])
