@@ -7,6 +7,7 @@ do not hear of it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 # Loop iterations in which a question and its answer get through sockets of one process.
 _ITERATIONS = 10
@@ -36,3 +37,16 @@ class Clock:
             self._ahead_s = min(self._ahead_s + step_s, end_s)
             for _ in range(_ITERATIONS):
                 await asyncio.sleep(0)
+
+    async def skip_until(
+        self, condition: Callable[[], object], *, step_s: float = 0.1, most_s: float = 60.0
+    ) -> None:
+        """Have time pass until a condition is true.
+
+        Raises:
+            AssertionError: it is still not true after `most_s` seconds.
+        """
+        end_s = self._ahead_s + most_s
+        while not condition():
+            assert self._ahead_s < end_s, f"it is still not so after {most_s} s"
+            await self.skip(step_s, step_s=step_s)

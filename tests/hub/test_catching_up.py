@@ -13,6 +13,7 @@ from math import inf
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -529,8 +530,14 @@ class Hubs(RuleBasedStateMachine):
             self.patches.close()
 
 
+class ManyHubs(Hubs):
+    """The same, by the thousand."""
+
+
 TestHubs = Hubs.TestCase
-TestHubs.settings = hypothesis_settings(max_examples=200, stateful_step_count=20, deadline=None)
+TestHubs.settings = hypothesis_settings(max_examples=60, stateful_step_count=20, deadline=None)
+TestManyHubs = pytest.mark.full(ManyHubs.TestCase)
+TestManyHubs.settings = hypothesis_settings(max_examples=2_000, stateful_step_count=20, deadline=None)
 
 
 # What is too rare to be met at random often enough, one by one.

@@ -1,10 +1,10 @@
 """Connections that send anything, against one server, while two good clients play through it.
 
 What they send begins as something that a peer could mean (MIDI, asides, TLS, HTTP) or as noise, is mutated,
-and ends in every way that a connection can. There are 20,000 of them with MIDINET_TEST_FULL=1 in the
-environment, in minutes, and fewer otherwise; MIDINET_TEST_SEED makes them other ones.
+and ends in every way that a connection can. There are 20,000 of them under the marker `full`, in a minute,
+and fewer otherwise; MIDINET_TEST_SEED makes them other ones.
 
-    MIDINET_TEST_FULL=1 python -m pytest -o faulthandler_timeout=0 tests/net/test_black_box.py
+    MIDINET_TEST_SEED=2 python -m pytest -m full tests/net/test_black_box.py
 """
 
 from __future__ import annotations
@@ -31,12 +31,10 @@ from midinet.wire.codec import encode
 from tests.harness.certificates import certificates
 from tests.harness.messages import edge_messages
 from tests.harness.raw import reset
+from tests.harness.sizes import thorough
 from tests.harness.synth import VirtualSynth
 from tests.harness.waiting import until
 
-FULL = bool(os.environ.get("MIDINET_TEST_FULL"))
-CONNECTIONS = 20_000 if FULL else 1_000
-TLS_CONNECTIONS = 2_000 if FULL else 150
 SEED = int(os.environ.get("MIDINET_TEST_SEED", "1"))
 
 # Open at once. More than the server lets in, so that some of them come to a full house.
@@ -315,21 +313,23 @@ async def attacked(server: PortServer, client_options: dict[str, Any], connectio
         await task
 
 
+@thorough("connections", quick=400, full=20_000)
 async def test_connections_that_send_anything_disturb_nobody_and_leave_nothing(
-    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    connections: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.WARNING)
     async with PortServer(
         "127.0.0.1", 0, relay=True, snapshot="notes", max_clients=MAX_CLIENTS, close_timeout=0.5
     ) as server:
-        await attacked(server, {"name": "good"}, CONNECTIONS)
+        await attacked(server, {"name": "good"}, connections)
         reasons = {reason.name for reason in server.stats.closed}
     assert {"PEER", "LOST", "TLS", "BUSY"} <= reasons
     check_quiet(caplog.records, capfd)
 
 
+@thorough("connections", quick=80, full=2_000)
 async def test_connections_that_get_no_further_than_the_door_disturb_nobody(
-    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    connections: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.WARNING)
     files = certificates()
@@ -343,7 +343,7 @@ async def test_connections_that_get_no_further_than_the_door_disturb_nobody(
         hello_timeout=1.0,
         close_timeout=0.5,
     ) as server:
-        await attacked(server, {"ssl": tls_client_context(files.ca), "token": TOKEN}, TLS_CONNECTIONS)
+        await attacked(server, {"ssl": tls_client_context(files.ca), "token": TOKEN}, connections)
         reasons = {reason.name for reason in server.stats.closed}
         assert server.stats.turned_away
     assert {"PEER", "LOST", "TLS", "UNAUTHORIZED"} <= reasons

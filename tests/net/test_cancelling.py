@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-import itertools
 import logging
 import socket
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from midinet.net.port import FAIR_SPREE, PortState
 from midinet.net.tls import tls_client_context, tls_server_context
 from tests.harness import servers
 from tests.harness.certificates import certificates
+from tests.harness.clock import Clock
 from tests.harness.messages import note
 from tests.harness.raw import RawListener, RawPeer, reset
 from tests.harness.servers import portno
@@ -296,21 +296,37 @@ async def test_a_connect_that_is_cancelled_leaves_no_connection_behind(way: str,
 async def test_a_connect_that_waits_for_its_server_can_be_cancelled(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The first attempt takes a thread, which may take its time; the second one is to have some left.
-    monkeypatch.setattr(client_module, "retry_delays", lambda: itertools.repeat(0.5))
+    clock, pausing = Clock(), asyncio.Event()
+
+    def delays() -> Iterator[float]:
+        while True:
+            pausing.set()
+            yield 0.5
+
+    async def pass_time() -> None:
+        while True:
+            await pausing.wait()
+            pausing.clear()
+            await clock.skip(1.0)
+
+    monkeypatch.setattr(client_module, "retry_delays", delays)
     async with RawListener() as listener:
         number = listener.portno
 
     async def in_vain() -> None:
+        # Time for the first attempt, which takes a thread, and for some more.
         with pytest.raises(ConnectError):
-            await connect("127.0.0.1", number, reconnect=True, timeout=1.0)
+            await connect("127.0.0.1", number, reconnect=True, timeout=3.0)
 
     async def once(turn: int, way: str) -> bool:
         was_cancelled, _ = await cancelled(in_vain(), turn, way)
         return was_cancelled
 
+    passing = asyncio.create_task(pass_time())
     # An attempt, and the time to the next one.
     await at_each_await(way, once, least=2)
+    passing.cancel()
+    await asyncio.gather(passing, return_exceptions=True)
 
 
 @WAYS

@@ -71,8 +71,7 @@ async def test_a_process_of_a_client_that_has_stopped_is_found_by_ping() -> None
             process.send_signal(signal.SIGSTOP)
             began = loop.time()
             released = asyncio.create_task(listener.read(6))
-            while not released.done():
-                await clock.skip(0.1)
+            await clock.skip_until(released.done)
             heard.feed(await released)
             assert heard.is_silent()
             assert 0.89 * TIMEOUT_S < loop.time() - began < 10 * TIMEOUT_S
@@ -89,8 +88,7 @@ async def test_a_process_of_a_server_that_has_stopped_is_found_by_ping() -> None
             process.send_signal(signal.SIGSTOP)
             began = loop.time()
             released = asyncio.create_task(port.receive())
-            while not released.done():
-                await clock.skip(0.1)
+            await clock.skip_until(released.done)
             assert await released == OFF
             with pytest.raises(ConnectionLost) as caught:
                 await port.receive()
@@ -133,8 +131,7 @@ async def test_only_who_has_said_an_aside_is_sent_any_and_whoever_answers_stays(
             assert await peer.read(len(answer(200))) == answer(200)
         # They take longer than the dead one has.
         answering = asyncio.create_task(answers(alive, 4))
-        while not server.stats.closed:
-            await clock.skip(0.1)
+        await clock.skip_until(lambda: server.stats.closed)
         assert loop.time() - began >= 0.89 * TIMEOUT_S
         # Two questions without an answer, and it was given up.
         assert await dead.read_to_end() == 2 * ping()
@@ -212,8 +209,7 @@ async def test_who_sends_active_sensing_and_falls_silent_is_let_go_of_and_stays_
         await senses.send(SENSING + FRAME + b"\xb0\x40\x7f")
         assert await listener.read(7) == SENSING + FRAME + b"\xb0\x40\x7f"
         silenced = asyncio.create_task(listener.read(6))
-        while not silenced.done():
-            await clock.skip(0.05)
+        await clock.skip_until(silenced.done)
         assert await silenced == b"\x80\x3c\x40\xb0\x40\x00"
         assert 0.3 < loop.time() - began < 10 * _SENSING_S
         assert not server.stats.closed
@@ -265,8 +261,7 @@ async def test_who_is_not_read_is_not_silent() -> None:
         began = loop.time()
         assert [await server.receive() for _ in range(2)] == [Message("active_sensing"), NOTE]
         silenced = asyncio.create_task(server.receive())
-        while not silenced.done():
-            await clock.skip(0.05)
+        await clock.skip_until(silenced.done)
         assert await silenced == OFF
         assert loop.time() - began > 0.3
         assert server.poll() is None

@@ -29,6 +29,7 @@ from midinet.net.tls import tls_client_context, tls_server_context
 from midinet.wire.aside import MAX_ASIDE_BYTES, answer, hello, ping
 from midinet.wire.parser import DEFAULT_MAX_SYSEX
 from tests.harness.certificates import certificates
+from tests.harness.clock import Clock
 from tests.harness.raw import RawListener, RawPeer, reset
 from tests.harness.servers import portno, serving
 from tests.harness.tls_peer import TlsPeer
@@ -343,11 +344,13 @@ async def test_what_is_sent_behind_a_refused_hello_is_read_away(monkeypatch: pyt
 
 
 async def test_a_client_of_midos_is_let_go_by_a_server_with_tokens() -> None:
-    # So long that the note is there before it has passed: it is sent once the other thread has ended.
-    async with serving(tokens=[TOKEN], hello_timeout=1.0, relay=True) as server:
+    clock = Clock()
+    async with serving(tokens=[TOKEN], relay=True) as server:
         client = await asyncio.to_thread(mido_connect, "127.0.0.1", portno(server))
         try:
             client.send(Message("note_on", note=60))
+            await until(lambda: server.stats.visitors)
+            await clock.skip_until(lambda: not server.stats.visitors)
             await turned_away(server, CloseReason.UNAUTHORIZED)
             assert server.stats.messages_refused == 1
             assert server.poll() is None
@@ -554,12 +557,15 @@ async def test_who_said_hello_is_told_that_there_is_no_room(show: dict[str, str]
 
 
 async def test_who_said_nothing_is_closed_when_there_is_no_room() -> None:
+    clock = Clock()
     async with (
         serving(max_clients=1, relay=True) as server,
         RawPeer(portno(server)) as first,
         RawPeer(portno(server)) as second,
     ):
         await second.send(NOTE)
+        await until(lambda: server.stats.visitors)
+        await clock.skip_until(lambda: not server.stats.visitors)
         assert await ended(second) == b""
         await first.send(b"\x90\x01\x40")
         assert (await server.receive()).note == 1
@@ -789,15 +795,15 @@ async def test_a_sysex_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyP
         assert server.stats.messages_received == 1
 
 
-async def test_a_slow_sysex_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    # So long that this process is not kept from sending in time.
-    monkeypatch.setattr(watch_module, "_SYSEX_SILENCE_S", 1.0)
-    dump = b"\xf0" + bytes(30) + b"\xf7"
+async def test_a_slow_sysex_is_not_given_up() -> None:
+    clock = Clock()
+    dump = b"\xf0" + bytes(8) + b"\xf7"
     async with serving() as server, RawPeer(portno(server)) as peer:
         receiver = asyncio.create_task(server.receive())
-        began = time.monotonic()
-        await peer.send_slowly(dump, pause_s=0.04)
-        assert time.monotonic() - began > 1.0
+        for count, byte in enumerate(dump, 1):
+            await peer.send(bytes((byte,)))
+            await until(lambda count=count: server.stats.bytes_received == count)
+            await clock.skip(watch_module._SYSEX_SILENCE_S / 2, step_s=1.0)
         assert (await receiver).bytes() == list(dump)
         assert server.stats.sysex_aborted == 0
 

@@ -22,6 +22,7 @@ from midinet import (
     connect,
 )
 from midinet.net.pair import MemoryTransport, open_pair
+from tests.harness.clock import Clock
 from tests.harness.synth import VirtualSynth
 from tests.harness.waiting import PATIENCE_S, until
 
@@ -200,12 +201,13 @@ async def test_who_takes_nothing_for_too_long_is_given_up() -> None:
 
 
 async def test_who_is_slow_but_reads_is_not_given_up() -> None:
+    clock = Clock()
     async with in_memory(**NARROW, slow="disconnect", stall_timeout=1.0) as (ours, theirs):
         for _ in range(100):
             ours._say(NOTE_ON.bin(), 1)
         for _ in range(100):
             assert await theirs.receive() == NOTE_ON
-            await asyncio.sleep(0.02)
+            await clock.skip(0.02, step_s=0.02)
         await ours.send(NOTE_OFF)
         assert await theirs.receive() == NOTE_OFF
 

@@ -22,6 +22,7 @@ from midinet import CloseReason, ConnectionLost, Parser, PortServer, SocketPort,
 from midinet.net.tls import tls_client_context, tls_server_context
 from midinet.wire.aside import hello
 from tests.harness.certificates import certificates
+from tests.harness.clock import Clock
 from tests.harness.programs import running
 from tests.harness.raw import RawListener, RawPeer
 from tests.harness.servers import portno
@@ -236,10 +237,12 @@ async def is_killed(stage: Stage) -> None:
 
 
 async def answers_no_ping(stage: Stage) -> None:
+    clock = Clock()
     async with RawPeer(portno(stage.server)) as peer:
         await peer.send(PLAYED + hello("player"))
         await stage.played()
-        await until(lambda: stage.server.stats.closed[CloseReason.TIMEOUT])
+        await until(lambda: stage.server.stats.asides)
+        await clock.skip_until(lambda: stage.server.stats.closed[CloseReason.TIMEOUT])
 
 
 async def reads_nothing(stage: Stage) -> None:

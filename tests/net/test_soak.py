@@ -1,9 +1,9 @@
 """What goes on for long, or comes in great numbers: connects and disconnects, and peers that take their time.
 
-The numbers that are promised with MIDINET_TEST_FULL=1 in the environment, in minutes, and smaller ones
-otherwise. What was measured is printed.
+The numbers that are promised under the marker `full`, in a minute or two, and smaller ones otherwise. What
+was measured is printed.
 
-    MIDINET_TEST_FULL=1 python -m pytest -rP -o faulthandler_timeout=0 tests/net/test_soak.py
+    python -m pytest -rP -m full tests/net/test_soak.py
 """
 
 from __future__ import annotations
@@ -30,25 +30,21 @@ from midinet.net.stats import MAX_REMEMBERED
 from midinet.net.tls import tls_client_context, tls_server_context
 from midinet.wire.aside import hello
 from tests.harness.certificates import certificates
+from tests.harness.clock import Clock
 from tests.harness.raw import RawPeer
+from tests.harness.servers import portno
+from tests.harness.sizes import thorough
 from tests.harness.waiting import PATIENCE_S, until
 
-FULL = bool(os.environ.get("MIDINET_TEST_FULL"))
-
-CONNECTS = 10_000 if FULL else 500
-TLS_CONNECTS = 2_000 if FULL else 60
 AT_ONCE = 10
-# What the ring of connections that ended holds; it has a test of its own.
-REMEMBERED = MAX_REMEMBERED if FULL else 50
+# What the ring of connections that ended holds at most here; it has a test of its own.
+REMEMBERED = 100
 
 # Bytes that so many connects and disconnects may leave behind.
 MEMORY = 2 << 20
 # What tracemalloc sees is exact, so less will do: a thousand leaks of any object would be above this.
 TRACED = 64 << 10
-TRACED_CONNECTS = 1_000 if FULL else 200
 
-DRIPPING = 1_000 if FULL else 100
-STALLED = 500 if FULL else 50
 # Seconds. What is promised is 5, and all gone after 6.
 # All of them have to be there until the good clients are in.
 HELLO_TIMEOUT = 5.0
@@ -97,7 +93,7 @@ def standing(server: PortServer) -> dict[str, int]:
 
 async def come_and_go(server: PortServer, count: int, client_options: dict[str, Any]) -> None:
     """Connect, play a note that stays held, and go: a few at a time."""
-    where = ("localhost", server.addresses[0][1])
+    where = ("localhost", portno(server))
 
     async def come(number: int) -> None:
         async with connect(*where, **client_options) as port:
@@ -111,8 +107,9 @@ async def come_and_go(server: PortServer, count: int, client_options: dict[str, 
 
 async def soak(server: PortServer, count: int, client_options: dict[str, Any]) -> None:
     # Until everything is loaded, cached and as large as it gets: the ring of those that are remembered too.
-    server._remembered = deque(maxlen=REMEMBERED)
-    while len(server.closed_connections) < REMEMBERED:
+    remembered = min(REMEMBERED, count // 2)
+    server._remembered = deque(maxlen=remembered)
+    while len(server.closed_connections) < remembered:
         await come_and_go(server, AT_ONCE, client_options)
     before, memory = standing(server), resident()
     total = server.stats.clients_total
@@ -122,7 +119,7 @@ async def soak(server: PortServer, count: int, client_options: dict[str, Any]) -
     print(f"{count} connects: {grown / 1024:.0f} KiB more")
     assert grown <= MEMORY
     assert server.stats.clients_total - total == count
-    assert len(server.closed_connections) == REMEMBERED
+    assert len(server.closed_connections) == remembered
 
 
 async def traced_growth(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
@@ -143,12 +140,14 @@ async def traced_growth(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
     return after - before
 
 
-async def test_connects_and_disconnects_leave_nothing() -> None:
+@thorough("count", quick=200, full=10_000)
+async def test_connects_and_disconnects_leave_nothing(count: int) -> None:
     async with PortServer("localhost", 0, relay=True) as server:
-        await soak(server, CONNECTS, {"name": "soak"})
+        await soak(server, count, {"name": "soak"})
 
 
-async def test_connects_and_disconnects_through_tls_leave_nothing() -> None:
+@thorough("count", quick=20, full=2_000)
+async def test_connects_and_disconnects_through_tls_leave_nothing(count: int) -> None:
     files = certificates()
     async with PortServer(
         "localhost",
@@ -157,20 +156,21 @@ async def test_connects_and_disconnects_through_tls_leave_nothing() -> None:
         tokens=[TOKEN],
         ssl=tls_server_context(files.server_cert, files.server_key),
     ) as server:
-        await soak(server, TLS_CONNECTS, {"token": TOKEN, "ssl": tls_client_context(files.ca)})
+        await soak(server, count, {"token": TOKEN, "ssl": tls_client_context(files.ca)})
 
 
-async def test_connects_and_disconnects_leave_nothing_allocated() -> None:
+@thorough("count", quick=100, full=1_000)
+async def test_connects_and_disconnects_leave_nothing_allocated(count: int) -> None:
     async with PortServer("localhost", 0, relay=True) as server:
         server._remembered = deque(maxlen=10)
-        grown = await traced_growth(lambda: come_and_go(server, TRACED_CONNECTS, {"name": "soak"}))
+        grown = await traced_growth(lambda: come_and_go(server, count, {"name": "soak"}))
     assert grown <= TRACED
 
 
 async def test_the_connections_that_ended_last_are_remembered_and_no_more() -> None:
     async with PortServer("127.0.0.1", 0, allow=["::1"]) as server:
         for _ in range(MAX_REMEMBERED + 50):
-            async with RawPeer(server.addresses[0][1]):
+            async with RawPeer(portno(server)):
                 pass
         await until(lambda: server.stats.turned_away == MAX_REMEMBERED + 50)
         assert len(server.closed_connections) == MAX_REMEMBERED
@@ -181,14 +181,14 @@ async def test_the_connections_that_ended_last_are_remembered_and_no_more() -> N
 
 
 @contextlib.asynccontextmanager
-async def peers(count: int, portno: int) -> AsyncIterator[list[socket.socket]]:
+async def peers(count: int, number: int) -> AsyncIterator[list[socket.socket]]:
     """So many connections, by hand."""
     async with contextlib.AsyncExitStack() as stack:
         made = []
         for _ in range(count):
             sock = stack.enter_context(socket.socket())
             sock.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", portno))
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", number))
             made.append(sock)
         yield made
 
@@ -236,7 +236,7 @@ async def enter(server: PortServer, bad: int, **options: Any) -> float:
     """Seconds until a good client is in and is heard, while there are so many bad ones."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    async with connect("localhost", server.addresses[0][1], token=TOKEN, **options) as port:
+    async with connect("localhost", portno(server), token=TOKEN, **options) as port:
         await port.send(Message("note_on", note=1))
         assert await server.receive() == Message("note_on", note=1)
         seconds = loop.time() - begun
@@ -245,33 +245,49 @@ async def enter(server: PortServer, bad: int, **options: Any) -> float:
     return seconds
 
 
-@pytest.mark.usefixtures("many_descriptors")
-async def test_peers_that_take_their_time_keep_nobody_out_and_are_let_go() -> None:
-    loop, files = asyncio.get_running_loop(), certificates()
+@contextlib.asynccontextmanager
+async def kept_waiting(dripping: int, stalled: int) -> AsyncIterator[tuple[PortServer, PortServer]]:
+    """Two servers, the second with TLS, while so many peers take their time at the one and at the other, and
+    good clients come in all the same."""
+    files = certificates()
     limits: dict[str, Any] = {"tokens": [TOKEN], "max_clients": 5_000, "hello_timeout": HELLO_TIMEOUT}
     tls = tls_server_context(files.server_cert, files.server_key)
     trust = tls_client_context(files.ca)
     half = begun_tls_hello()
-    begun = loop.time()
     async with (
         PortServer("localhost", 0, **limits) as plain,
         PortServer("localhost", 0, ssl=tls, **limits) as secure,
-        peers(DRIPPING, plain.addresses[0][1]) as dripping,
-        peers(STALLED, secure.addresses[0][1]) as stalled,
-        drip(dripping, HELLO_TIMEOUT / 5),
+        peers(dripping, portno(plain)) as drippers,
+        peers(stalled, portno(secure)) as stallers,
+        drip(drippers, HELLO_TIMEOUT / 5),
     ):
-        for sock in stalled[::2]:
+        for sock in stallers[::2]:
             sock.send(half)
-        await until(lambda: plain.stats.visitors == DRIPPING)
-        seconds = [await enter(plain, DRIPPING), await enter(secure, STALLED, ssl=trust)]
+        await until(lambda: plain.stats.visitors == dripping)
+        seconds = [await enter(plain, dripping), await enter(secure, stalled, ssl=trust)]
         print("in within", [f"{1000 * second:.0f} ms" for second in seconds])
         assert max(seconds) < IN_WITHIN
-        await until(lambda: not plain.stats.visitors and not secure._crowd.clients)
-        seconds_gone = loop.time() - begun
-        print(f"gone within {seconds_gone:.2f} s")
-        assert seconds_gone < (ALL_GONE if FULL else 10 * ALL_GONE)
-        assert plain.stats.closed[CloseReason.UNAUTHORIZED] == DRIPPING
-        assert secure.stats.closed[CloseReason.TLS] == STALLED
+        yield plain, secure
+        assert plain.stats.closed[CloseReason.UNAUTHORIZED] == dripping
+        assert secure.stats.closed[CloseReason.TLS] == stalled
         assert (plain._crowd.clients, secure._crowd.clients) == (0, 0)
         await enter(plain, 0)
         await enter(secure, 0, ssl=trust)
+
+
+async def test_peers_that_take_their_time_keep_nobody_out_and_are_let_go() -> None:
+    clock = Clock()
+    async with kept_waiting(40, 20) as (plain, secure):
+        await clock.skip_until(lambda: not plain.stats.visitors and not secure._crowd.clients)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("many_descriptors")
+async def test_a_thousand_peers_that_take_their_time_are_gone_in_time() -> None:
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    async with kept_waiting(1_000, 500) as (plain, secure):
+        await until(lambda: not plain.stats.visitors and not secure._crowd.clients)
+        seconds_gone = loop.time() - begun
+        print(f"gone within {seconds_gone:.2f} s")
+        assert seconds_gone < 10 * ALL_GONE

@@ -12,8 +12,10 @@ import pytest
 from mido import Message
 
 from midinet import CloseReason, ConnectionLost, PortServer, SocketPort, connect
+from midinet.net.port import PortState
 from midinet.net.stats import MAX_REMEMBERED, PortStats, ServerStats
 from midinet.wire.aside import MAX_ASIDE_BYTES, answer, hello
+from tests.harness.clock import Clock
 from tests.harness.proxy import FaultyProxy
 from tests.harness.raw import RawPeer
 from tests.harness.servers import portno, serving
@@ -54,8 +56,11 @@ async def broken() -> AsyncIterator[PortServer]:
 @contextlib.asynccontextmanager
 async def vanished() -> AsyncIterator[PortServer]:
     """It has said that it speaks asides, and then answers to none. Its system still takes what is sent."""
+    clock = Clock()
     async with serving(relay=True, dead_peer_timeout=2) as server, RawPeer(portno(server)) as peer:
         await peer.send(hello())
+        await until(lambda: server.stats.asides)
+        await clock.skip_until(lambda: server.stats.closed)
         yield server
 
 
@@ -357,6 +362,7 @@ async def test_a_remembered_connection_has_its_name_duration_and_totals() -> Non
 
 
 async def test_the_counts_of_a_port_go_on_over_its_connections() -> None:
+    clock = Clock()
     async with (
         serving(relay=True) as server,
         FaultyProxy(portno(server)) as proxy,
@@ -369,6 +375,8 @@ async def test_the_counts_of_a_port_go_on_over_its_connections() -> None:
             assert port.stats.bytes_sent == 2 * (number + 1)
             assert port.stats.reconnects == number
             await proxy.cut()
+            await until(lambda number=number: port.state is not PortState.CONNECTED)
+            await clock.skip(5.0)
             await until(lambda number=number: port.stats.reconnects == number + 1)
 
 

@@ -28,6 +28,7 @@ from tests.harness.certificates import certificates
 from tests.harness.messages import note
 from tests.harness.programs import uncovered
 from tests.harness.servers import portno
+from tests.harness.sizes import thorough
 from tests.harness.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the loop has no selector here")
@@ -353,9 +354,10 @@ def test_what_is_sent_once_closing_has_begun_is_refused(way: str, monkeypatch: p
         assert refused
 
 
+@thorough("rounds", quick=5, full=100)
 @pytest.mark.parametrize("way", WAYS)
-def test_closing_in_another_thread_meanwhile_loses_nothing_that_was_sent(way: str) -> None:
-    for _ in range(30):
+def test_closing_in_another_thread_meanwhile_loses_nothing_that_was_sent(way: str, rounds: int) -> None:
+    for _ in range(rounds):
         with speaking(way) as (speaker, closed, peer):
             sent = 0
 
