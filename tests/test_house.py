@@ -17,6 +17,7 @@ PACKAGE = Path(midinet.__file__).parent
 FLOORS = {
     "errors": 0,
     "address": 0,
+    "checks": 0,
     "net.tasks": 1,
     "wire": 1,
     "gateways": 2,

@@ -14,6 +14,7 @@ of a loop turn go in one broker message.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import random
@@ -45,6 +46,9 @@ DEFAULT_SESSION = "midinet"
 
 # It is a part of a subject, where dots and wildcards mean something (NATS: Subject-Based Messaging).
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# Keywords of nats.connect that a broker needs for itself.
+_OWN_OPTIONS = frozenset({"servers", "error_cb", "disconnected_cb", "reconnected_cb", "closed_cb"})
+
 _SCHEMES = ("nats", "tls", "ws", "wss")
 
 # Bytes under way to the broker: a twentieth of a second at 5 MB/s, which is 1.6 million notes.
@@ -456,6 +460,25 @@ def need_nats() -> Any:
     except ModuleNotFoundError:
         raise MissingExtra("nats", "broker=") from None
     return nats
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Check that keywords are of nats.connect. Without nats-py nobody knows which these are.
+
+    Raises:
+        TypeError: there is no such keyword.
+        ValueError: it is one that midinet sets itself.
+    """
+    if own := [name for name in options if name in _OWN_OPTIONS]:
+        raise ValueError(f"broker_options: {own[0]} is not for a caller to set")
+    if not options:
+        return
+    try:
+        known = inspect.signature(need_nats().aio.client.Client.connect).parameters
+    except MissingExtra:
+        return
+    if unknown := [name for name in options if name not in known or name == "self"]:
+        raise TypeError(f"broker_options: nats.connect has no option {unknown[0]!r}")
 
 
 def abort(client: Client) -> None:

@@ -533,7 +533,7 @@ def bridge(
 
     Raises, when it is made:
         TypeError: it is no port, or names are no collection of strings.
-        ValueError: there is nothing to bridge.
+        ValueError: there is nothing to bridge, or `thru` is False at a server.
 
     Cancelling is safe: what was opened is closed.
     """
@@ -553,6 +553,8 @@ def bridge(
         active_sensing=active_sensing,
         on_change=on_change,
     )
+    if not thru and isinstance(port, PortServer | BlockingServer):
+        raise ValueError("at a server, `relay` says whether devices hear each other: leave out thru=False")
     match port:
         case PortServer():
             return Bridge(AtServer(port), settings)

@@ -25,6 +25,8 @@ from ipaddress import (
 )
 from typing import NoReturn, TypeAlias
 
+from ..checks import check_count
+
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -149,10 +151,8 @@ class Crowd:
         max_clients: int = DEFAULT_MAX_CLIENTS,
         max_clients_per_address: int = DEFAULT_MAX_CLIENTS_PER_ADDRESS,
     ) -> None:
-        if max_clients < 1:
-            raise ValueError("max_clients must be at least 1")
-        if max_clients_per_address < 1:
-            raise ValueError("max_clients_per_address must be at least 1")
+        check_count("max_clients", max_clients)
+        check_count("max_clients_per_address", max_clients_per_address)
         self.max_clients = max_clients
         self.max_clients_per_address = max_clients_per_address
         # Connections that are in.

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..address import format_address, read_address, service_name
+from ..checks import check_effect, check_flag, check_number
 from ..errors import (
     CloseReason,
     ConnectError,
@@ -126,8 +127,9 @@ class connect:
         ConnectError: no connection could be made, or not in time; or nobody is called midi://NAME.
         UsageError: the token would be sent unencrypted beyond this machine, or this one was awaited before.
         MissingExtra: midi://NAME is looked for, and zeroconf is not installed.
-        ValueError: a limit is out of range, it is no address, or the name or token cannot be sent.
-        TypeError: there is no such option, or the host is no str or the port number no number.
+        ValueError: a limit is out of range, an option has no effect without another one, it is no address, or
+            the name or token cannot be sent.
+        TypeError: there is no such option, or one is not what it has to be, as None where None means nothing.
 
     Cancelling is safe: no connection is left behind.
     """
@@ -150,6 +152,12 @@ class connect:
         if token is not None:
             check_token(token)
         host, portno = read_address(host, portno)
+        check_number("timeout", timeout, or_none=True)
+        check_number("reconnect_for", reconnect_for, least=0, or_none=True)
+        for option, flag in (("reconnect", reconnect), ("insecure_token", insecure_token)):
+            check_flag(option, flag)
+        check_effect("insecure_token", insecure_token, "token", token is not None)
+        check_effect("reconnect_for", reconnect_for is not None, "reconnect=True", reconnect)
         # Of a server that is looked up, and on which interfaces; None has an address.
         self._service = service_name(host)
         if self._service is not None:

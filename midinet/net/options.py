@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
+from ..checks import check_count, check_effect, check_flag, check_number
 from ..hub.outbox import (
     DEFAULT_MAX_OUTBOX,
     DEFAULT_SOFT_AGE_S,
@@ -35,16 +36,14 @@ DEFAULT_DEAD_PEER_TIMEOUT = 10.0
 # Seconds of max_rate that may come at once, so that a chord is no reason to wait.
 DEFAULT_BURST_S = 0.1
 
-# No limit may be set higher. It is beyond any use, and below what the system and `re` can count to.
-_MOST = 1 << 30
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkOptions:
     """The settings of one connection. `connect` and `PortServer` take each of them as a keyword.
 
     Raises:
-        ValueError: a limit is out of range, or `slow` or `sysex` is none of what it can be.
+        ValueError: a limit is out of range or has no effect, or `slow` or `sysex` is none of what it can be.
+        TypeError: a limit is no number; None is only where that is said.
     """
 
     max_sysex: int = DEFAULT_MAX_SYSEX
@@ -93,29 +92,20 @@ class LinkOptions:
     outbox: OutboxLimits = field(init=False)
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("max_sysex", 2),
-            ("max_inbox", 1),
-            ("max_outbox", 1),
-            ("soft_outbox", 1),
-            ("soft_messages", 1),
-            ("send_buffer", 1),
-            ("rate_burst", 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= _MOST:
-                raise ValueError(f"{name} must be between {least} and {_MOST:,}")
+        check_count("max_sysex", self.max_sysex, 2)
+        for name in ("max_inbox", "max_outbox", "soft_outbox", "soft_messages", "send_buffer"):
+            check_count(name, getattr(self, name))
+        check_count("rate_burst", self.rate_burst, or_none=True)
         for name in ("soft_age", "close_timeout"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative")
+            check_number(name, getattr(self, name), least=0)
         for name in ("stall_timeout", "max_rate"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be above 0, or None")
-        if self.dead_peer_timeout is not None and self.dead_peer_timeout < 2:
-            raise ValueError("dead_peer_timeout must be at least 2 seconds, or None")
+            check_number(name, getattr(self, name), above=0, or_none=True)
+        check_number("dead_peer_timeout", self.dead_peer_timeout, least=2, or_none=True)
+        for name in ("release_notes", "running_status"):
+            check_flag(name, getattr(self, name))
         if self.slow not in ("thin", "disconnect"):
             raise ValueError(f"slow must be 'thin' or 'disconnect', not {self.slow!r}")
+        check_effect("rate_burst", self.rate_burst is not None, "max_rate", self.max_rate is not None)
         if self.sysex is not None:
             SysexRule(self.sysex)
         limits = OutboxLimits(

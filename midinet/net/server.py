@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from mido import Message
 
 from ..address import format_address, read_address, service_name
+from ..checks import check_count, check_effect, check_flag, check_number
 from ..errors import CloseReason, PortClosed, UsageError
 from ..gateways.announcement import Announcement
-from ..gateways.broker import DEFAULT_SESSION, Broker, check_session, need_nats, read_servers
+from ..gateways.broker import DEFAULT_SESSION, Broker, check_options, check_session, need_nats, read_servers
 from ..gateways.mdns import need_zeroconf
 from ..hub.hub import Hub
 from ..wire.aside import HELLO, Aside, answer
@@ -102,7 +103,7 @@ class PortServer:
         broker: the URL of a NATS server, or several of one cluster, as in "nats://localhost:4222": this hub
             and all others with the same session are then one. Needs `relay=True` and the extra `nats`; None
             is no broker. While it is away this hub goes on by itself.
-        session: what hubs that are one have in common: 1 to 64 letters, digits, - and _.
+        session: what hubs that are one have in common: 1 to 64 letters, digits, - and _. None is "midinet".
         broker_options: keywords of nats.connect: `user_credentials`, `nkeys_seed`, `tls` and so on.
         options: the settings of each connection, one by one, as `LinkOptions` lists them.
 
@@ -112,9 +113,10 @@ class PortServer:
         MissingExtra: it is to be announced, and zeroconf is not installed.
 
     Raises, when it is made:
-        ValueError: a limit is out of range, there is something in `allow` or `tokens` that cannot be, the
-            host is midi://NAME, or `announce` is no such name.
-        TypeError: there is no such option, or the host is no str or the port number no number.
+        ValueError: a limit is out of range, an option has no effect without another one, there is something
+            in `allow` or `tokens` that cannot be, the host is midi://NAME, or `announce` is no such name.
+        TypeError: there is no such option, of this server or of nats.connect; or one is not what it has to
+            be, as None where None means nothing.
     """
 
     def __init__(
@@ -135,7 +137,7 @@ class PortServer:
         backlog: int = DEFAULT_BACKLOG,
         announce: str | None = None,
         broker: str | Sequence[str] | None = None,
-        session: str = DEFAULT_SESSION,
+        session: str | None = None,
         broker_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
@@ -146,8 +148,20 @@ class PortServer:
             raise ValueError("broker= joins hubs: it needs relay=True")
         if snapshot not in (True, False, "notes"):
             raise ValueError(f"snapshot must be True, False or 'notes', not {snapshot!r}")
-        if hello_timeout <= 0:
-            raise ValueError("hello_timeout must be above 0")
+        for name, flag in (
+            ("relay", relay),
+            ("yield_ports", yield_ports),
+            ("insecure_token", insecure_token),
+        ):
+            check_flag(name, flag)
+        check_number("hello_timeout", hello_timeout, above=0)
+        check_count("backlog", backlog)
+        check_effect("insecure_token", insecure_token, "tokens", tokens is not None)
+        is_asked = ssl is not None or tokens is not None
+        check_effect("hello_timeout", hello_timeout != DEFAULT_HELLO_TIMEOUT, "ssl or tokens", is_asked)
+        check_effect("session", session is not None, "broker", broker is not None)
+        check_effect("broker_options", broker_options is not None, "broker", broker is not None)
+        check_options(broker_options or {})
         self.name = format_address(host, portno)
         self.relay = relay
         self.yield_ports = yield_ports
@@ -165,7 +179,7 @@ class PortServer:
         )
         self._crowd = Crowd(max_clients=max_clients, max_clients_per_address=max_clients_per_address)
         self._broker_urls = None if broker is None else read_servers(broker)
-        self._session = check_session(session)
+        self._session = check_session(DEFAULT_SESSION if session is None else session)
         self._broker_options = broker_options
         self._broker: Broker | None = None
         self._inbox = self._make_inbox(tagged=yield_ports)

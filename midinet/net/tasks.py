@@ -52,7 +52,6 @@ class BackgroundTask:
         # Called also when it is cancelled before its first step.
         self._task.add_done_callback(self._on_done)
 
-    @property
     def done(self) -> bool:
         """Whether the task has ended."""
         return self._task.done()

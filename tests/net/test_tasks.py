@@ -42,7 +42,7 @@ async def run_to_its_end(work: Coroutine[Any, Any, object], *, cancel: str = "")
         other.cancel()
     async with asyncio.timeout(PATIENCE_S):
         await task.wait()
-    assert task.done
+    assert task.done()
     assert told.pop() is task
     return told
 
