@@ -520,12 +520,25 @@ async def _connect(number: int, **options: Any) -> SocketPort:
     return await connect(HOST, number, reconnect=True, **options)
 
 
-async def test_it_is_waited_for_no_longer_than_told() -> None:
+async def test_it_is_waited_for_no_longer_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, pausing = Clock(), asyncio.Event()
+
+    def delays() -> Iterator[float]:
+        pausing.set()
+        yield PATIENCE_S
+
+    monkeypatch.setattr(client, "retry_delays", delays)
     async with RawListener() as listener:
         number = listener.portno
+    connecting = asyncio.create_task(_connect(number, timeout=10.0))
+    # One attempt, for which a thread is started, takes no time of that.
+    await pausing.wait()
+    await clock.skip(8.0)
+    assert not connecting.done()
+    await clock.skip(3.0)
+    assert connecting.done()
     with pytest.raises(ConnectRefused, match="nobody listens"):
-        # Time for one attempt, for which a thread is started.
-        await _connect(number, timeout=1.0)
+        await connecting
 
 
 @pytest.mark.usefixtures("soon")

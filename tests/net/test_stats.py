@@ -207,12 +207,13 @@ async def caught_up() -> PortStats:
 
 
 async def late() -> PortStats:
+    clock = Clock()
     async with serving(send_buffer=4096) as server, RawPeer(portno(server), receive_buffer=2048) as peer:
         await until(lambda: server.stats.clients)
         port = await stalled(server)
         await server.send(Message("clock"))
         # Until the note that waits has waited too long.
-        await asyncio.sleep(0.3)
+        await clock.skip(0.3)
         while port._link.outbox.stalled:
             await peer.read(1)
             peer.read_nowait(65536)
