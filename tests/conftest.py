@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -34,7 +35,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("jack"))
 
 
+def _do_nothing(number: int, frame: object) -> None:
+    pass
+
+
 def pytest_sessionstart() -> None:
+    # What nohup or a shell's & has this process ignore, the programs that tests start would ignore too, and
+    # could not be interrupted. A handler of this process's own is not handed on.
+    for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _do_nothing)
     # The loop of the blocking ports stays for the whole process; started here, it is no test's leak.
     get_portal()
     try:

@@ -108,3 +108,26 @@ def test_every_task_that_nobody_awaits_has_an_owner() -> None:
         if count := names.count("create_task") + names.count("ensure_future"):
             made[path.relative_to(PACKAGE).as_posix()] = count
     assert made == AWAITED_TASKS | {"net/tasks.py": 1}
+
+
+# Modules of the harness whose functions no test defines anew.
+SHARED = ("messages", "servers", "waiting")
+
+
+def test_what_tests_share_is_defined_once() -> None:
+    def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+        tree = ast.parse(path.read_text())
+        found = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        # Of a fixture, a test asks for the name.
+        return [node for node in found if not any("fixture" in ast.unparse(d) for d in node.decorator_list)]
+
+    tests = Path(__file__).parent
+    shared = {node.name for name in SHARED for node in functions(tests / "harness" / f"{name}.py")}
+    again = [
+        f"{path.relative_to(tests)}: {node.name}"
+        for path in sorted(tests.rglob("*.py"))
+        if path.parent.name != "harness"
+        for node in functions(path)
+        if node.name in shared
+    ]
+    assert again == [], "tests/README.md says where these are"

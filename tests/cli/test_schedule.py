@@ -12,7 +12,7 @@ from midinet.cli.schedule import cut, load, passage_of, piece_of, read_time, sch
 from midinet.cli.tune import ode_to_joy
 from midinet.hub.performance import Performance
 from midinet.wire.codec import encode
-from tests.harness.messages import control, note, off, program
+from tests.harness.messages import control, note, off, program_change
 
 
 def track(*messages):
@@ -238,7 +238,7 @@ def test_from_the_middle_what_is_set_there_comes_first_and_no_note():
     score = piece(
         mido.Message("sysex", data=(1, 2, 3)),
         control(0, 5, channel=2),
-        program(7, channel=2),
+        program_change(7, channel=2),
         control(7, 90, channel=2),
         note(60),
         bend(100, channel=2),
@@ -253,7 +253,7 @@ def test_from_the_middle_what_is_set_there_comes_first_and_no_note():
     assert passage.opening == [
         mido.Message("sysex", data=(1, 2, 3)),
         control(0, 5, channel=2),
-        program(7, channel=2),
+        program_change(7, channel=2),
         control(7, 80, channel=2),
         control(64, 127, channel=2),
         bend(100, channel=2),
@@ -323,27 +323,29 @@ def test_the_last_message_of_a_loop_that_ends_with_it_is_played():
 
 def test_a_loop_lets_go_and_comes_back_to_what_was_set_where_it_begins():
     score = piece(
-        program(1),
+        program_change(1),
         control(7, 90),
         control(1, 0),
         note(59),
         note(60, 960),
-        program(2, 240),
+        program_change(2, 240),
         control(7, 80),
         control(64, 127),
         bend(1000),
         control(7, 70, 960),
     )
     passage = passage_of(score, "1", "2", loop=True)
-    assert passage.opening == [program(1), control(1, 0), control(7, 90)]
+    assert passage.opening == [program_change(1), control(1, 0), control(7, 90)]
     # The note that began before is not let go: it was never struck.
     assert passage.schedule[5:] == [
-        (1.0, off(60)), (1.0, control(64, 0)), (1.0, bend(0)), (1.0, program(1)), (1.0, control(7, 90))
+        (1.0, off(60)), (1.0, control(64, 0)), (1.0, bend(0)), (1.0, program_change(1)), (1.0, control(7, 90))
     ]  # fmt: skip
 
 
 def test_a_loop_from_the_beginning_resets_what_was_not_set_there():
-    passage = passage_of(piece(program(1), note(60), control(1, 50, 240), off(60, 240), end()), loop=True)
+    passage = passage_of(
+        piece(program_change(1), note(60), control(1, 50, 240), off(60, 240), end()), loop=True
+    )
     assert passage.schedule[4:] == [(0.5, control(121, 0))]
 
 

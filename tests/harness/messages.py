@@ -24,7 +24,7 @@ def control(number: int, value: int, time: float = 0, **values: Any) -> Message:
     return Message("control_change", control=number, value=value, time=time, **values)
 
 
-def program(number: int, time: float = 0, **values: Any) -> Message:
+def program_change(number: int, time: float = 0, **values: Any) -> Message:
     """Return a program change."""
     return Message("program_change", program=number, time=time, **values)
 

@@ -37,10 +37,17 @@ def uncovered() -> dict[str, str]:
 
 
 @contextmanager
-def running(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a Python program, with pipes to and from it, for the time of a block at most."""
-    argv = [sys.executable, "-c", code, *arguments]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+def running(code: str, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run a Python program, with pipes to and from it, for the time of a block at most.
+
+    Args:
+        code: the program, in which every warning is an error.
+        arguments: what it finds in sys.argv.
+        options: more of subprocess.Popen's.
+    """
+    argv = [sys.executable, "-W", "error", "-c", code, *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(argv, text=True, **{**pipes, **options}) as process:
         try:
             yield process
         finally:

@@ -8,7 +8,7 @@ import struct
 from types import TracebackType
 from typing import Self
 
-from tests.harness.waiting import PATIENCE_S, until  # noqa: F401  for tests that import it from here
+from tests.harness.waiting import PATIENCE_S
 
 
 class RawPeer:

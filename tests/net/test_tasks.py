@@ -13,7 +13,9 @@ from midinet.hub.outbox import Outbox
 from midinet.net.tasks import BackgroundTask
 from midinet.sync.portal import get_portal
 from midinet.testing import pair
-from tests.harness.raw import PATIENCE_S, RawPeer, until
+from tests.harness.raw import RawPeer
+from tests.harness.servers import portno
+from tests.harness.waiting import PATIENCE_S, until
 
 NOTE = Message("note_on", note=60)
 
@@ -149,7 +151,7 @@ async def test_a_handshake_that_dies_leaves_its_place_to_others(
         with monkeypatch.context() as patch:
             loop = asyncio.get_running_loop()
             patch.setattr(loop, "connect_accepted_socket", fails(ZeroDivisionError("handshake")))
-            async with RawPeer(server.addresses[0][1]) as peer:
+            async with RawPeer(portno(server)) as peer:
                 assert await peer.read_to_end() == b""
         async with connect(*server.addresses[0]) as port:
             await port.send(NOTE)

@@ -7,19 +7,18 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pytest
 
 from midinet.sync import PortServer
 from midinet.sync.inbox import Waiters
 from midinet.sync.portal import get_portal, longest_wait
-from tests.harness.programs import uncovered
+from tests.harness.programs import running, uncovered
 from tests.harness.waiting import PATIENCE_S
 
 HEAD = """
@@ -32,26 +31,15 @@ NOTE = Message("note_on", note=60)
 """
 
 
-@contextlib.contextmanager
-def program(
-    body: str, portno: int = 0, environment: dict[str, str] | None = None
-) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", HEAD + body, str(portno)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def script(
+    body: str, number: int = 0, **options: Any
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    """Run a program that begins with HEAD."""
+    return running(HEAD + body, str(number), stderr=subprocess.PIPE, **options)
 
 
 def run(body: str, portno: int = 0) -> subprocess.CompletedProcess[str]:
-    with program(body, portno) as process:
+    with script(body, portno) as process:
         out, err = process.communicate(timeout=PATIENCE_S)
         return subprocess.CompletedProcess([], process.returncode, out, err)
 
@@ -115,7 +103,7 @@ print(sent, flush=True)
 """
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
-        program(body, listener.getsockname()[1]) as process,
+        script(body, listener.getsockname()[1]) as process,
     ):
         peer, _ = listener.accept()
         with peer:
@@ -224,7 +212,7 @@ BLOCKED_CALLS = {
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent the POSIX way")
 @pytest.mark.parametrize("call", BLOCKED_CALLS.values(), ids=BLOCKED_CALLS.keys())
 def test_ctrl_c_ends_any_blocked_call_at_once(call: str) -> None:
-    with program(
+    with script(
         f"""
 import socket
 listener = socket.socket()
@@ -268,7 +256,7 @@ port._portal.call(port._port._link.abort)
 for sock in (listener, deaf, *fillers):
     sock.close()
 """,
-        environment=uncovered(),
+        env=uncovered(),
     ) as process:
         out, err = process.communicate(timeout=PATIENCE_S)
         assert (out, process.returncode) == ("interrupted True\n", 0), err
@@ -297,14 +285,14 @@ def test_the_main_thread_alone_waits_in_pieces_for_ctrl_c_may_have_come_just_bef
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent the POSIX way")
 def test_a_program_ended_by_ctrl_c_ends_like_any_other() -> None:
-    with program(
+    with script(
         """
 server = PortServer("127.0.0.1", 0)
 print(server.addresses[0][1], flush=True)
 for message in server:
     print(message)
 """,
-        environment=uncovered(),
+        env=uncovered(),
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
