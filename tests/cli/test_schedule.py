@@ -367,7 +367,7 @@ def channel_messages():
         st.builds(
             control, st.sampled_from([0, 1, 7, 33, 39, 64, 66, 101, 100, 6, 120, 121, 123]), few, channel=few
         ),
-        st.builds(program, few, channel=few),
+        st.builds(program_change, few, channel=few),
         st.builds(bend, st.sampled_from([-5, 0, 5]), channel=few),
         st.builds(mido.Message, st.just("aftertouch"), value=few, channel=few),
         st.builds(mido.Message, st.just("polytouch"), note=few, value=few, channel=few),
