@@ -34,8 +34,9 @@ def send_command(
 ) -> None:
     """Send messages, each as a type and its name=value pairs. What is left out has mido's default.
 
-    Without messages, or with "-", lines are read from standard input and sent as they come; empty lines
-    and those that begin with # are skipped. A wrong line ends it: what was before it has been sent.
+    Without messages, or with "-", lines are read from standard input and sent as they come; empty lines,
+    those that begin with #, and active_sensing are skipped. A wrong line ends it: what was before it has been
+    sent.
     Messages given as arguments are all checked before the first is sent. A time=... is ignored.
 
     Notes that are still held when it ends are let go. A server that lets nobody in without a token, or not
@@ -123,7 +124,10 @@ async def _send_lines(port: SocketPort) -> None:
                 message = read_message(line)
             except Complaint as error:
                 raise Complaint(f"line {number}: {error}") from None
-            await port.send(message)
+            # Lines may come from many instruments. That the active sensing of one of them ends says nothing
+            # of the others, whose notes it would end.
+            if message.type != "active_sensing":
+                await port.send(message)
 
 
 async def _lines_of_input() -> AsyncIterator[str]:

@@ -25,7 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..errors import MissingExtra
+from ..errors import CloseReason, MissingExtra, UsageError
 from ..hub.hub import Hub
 from ..hub.outbox import Outbox, OutboxLimits
 from ..hub.performance import Performance
@@ -36,6 +36,7 @@ from .packets import HEADER_BYTES, IDENTITY_BYTES
 from .session import Session, SessionStats
 
 if TYPE_CHECKING:
+    from mido import Message
     from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
@@ -54,6 +55,7 @@ _SCHEMES = ("nats", "tls", "ws", "wss")
 # Bytes under way to the broker: a twentieth of a second at 5 MB/s, which is 1.6 million notes.
 _WINDOW = 1 << 18
 
+_ACTIVE_SENSING = b"\xfe"
 _STATUS = re.compile(rb"[\x80-\xf6\xf8-\xff]")
 
 # Bytes of MIDI in one packet, unless a single message is longer. NATS takes 1 MiB (max_payload) by default.
@@ -108,6 +110,56 @@ class BrokerStats(SessionStats):
     room: there is no way to have the other hubs wait."""
 
 
+class SessionPort:
+    """The other hubs of a session, as a server with `yield_ports` gives them beside their clients' messages.
+
+    Attributes:
+        name: "session " and the name of the session.
+        peer: ("", 0), since they are at no one address.
+        closed: False. It only stands beside messages, and is neither opened nor closed.
+    """
+
+    closed = False
+    peer = ("", 0)
+    # What the blocking twin of a client's port looks at. Nothing can be sent to it, and closing does nothing.
+    _own_inbox = _outlet = None
+    _is_over = True
+    _reason = CloseReason.LOCAL
+
+    def __init__(self, session: str, stats: Callable[[], BrokerStats], go_on: Callable[[], object]) -> None:
+        self.name = f"session {session}"
+        self._stats = stats
+        self._go_on = go_on
+
+    @property
+    def stats(self) -> BrokerStats:
+        """What went between this hub and the others, as it stands."""
+        return self._stats()
+
+    async def send(self, message: Message) -> None:
+        """Raise UsageError: nothing can be sent to other hubs alone. What the server sends they all get."""
+        raise self._gone()
+
+    def reset(self) -> None:
+        """Raise UsageError, as `send` does."""
+        raise self._gone()
+
+    def panic(self) -> None:
+        """Raise UsageError, as `send` does."""
+        raise self._gone()
+
+    def __repr__(self) -> str:
+        return f"<SessionPort {self.name}>"
+
+    def _resume(self) -> None:
+        self._go_on()
+
+    def _gone(self) -> UsageError:
+        return UsageError(
+            f"nothing can be sent to the other hubs of {self.name} alone: what the server sends they all get"
+        )
+
+
 class Broker:
     """One hub's way to the others of its session.
 
@@ -120,7 +172,7 @@ class Broker:
         limits: what may wait for the broker; None is what may wait for any peer. What is beyond gives way to
             the performance in any case.
         heard: is told what comes from the other hubs' clients, in whole messages, until it returns False, and
-            again after `_resume` was called.
+            again after `_resume` of the port that it is given was called.
 
     Raises:
         MissingExtra: nats-py is not installed.
@@ -135,7 +187,7 @@ class Broker:
         *,
         options: Mapping[str, Any] | None = None,
         limits: OutboxLimits | None = None,
-        heard: Callable[[Broker, bytes], bool] = lambda broker, data: True,
+        heard: Callable[[SessionPort, bytes], bool] = lambda port, data: True,
     ) -> None:
         self._nats = need_nats()
         self._loop = loop
@@ -147,8 +199,8 @@ class Broker:
         self._heard = heard
         self._is_heard = True
         self._unread = 0
-        # As what is heard it stands for all other hubs' clients.
-        self.name = f"session {session}"
+        # As whom its reader hears all other hubs' clients.
+        self._port = SessionPort(session, lambda: self.stats, self._resume)
         self._client: Client | None = None
         self._connects = 0
         self._too_long = 0
@@ -218,7 +270,8 @@ class Broker:
 
     def _publish_gathered(self) -> None:
         pieces, self._pieces = self._pieces, []
-        data = b"".join(pieces)
+        # A hub speaks for many: that the active sensing of one of them ends says nothing of the others.
+        data = b"".join(pieces).replace(_ACTIVE_SENSING, b"")
         now = self._loop.time()
         while data:
             piece = data if len(data) <= self._packet_bytes else first_messages(data, self._packet_bytes)
@@ -290,7 +343,7 @@ class Broker:
     def _say(self, data: bytes, messages: int) -> None:
         self._hub.publish(data, messages, origin=self.outbox)
         if self._is_heard:
-            self._is_heard = self._heard(self, data)
+            self._is_heard = self._heard(self._port, data)
         else:
             self._unread += messages
 

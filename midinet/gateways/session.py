@@ -18,18 +18,18 @@ No network and no clock here: packets come in and go out (packets.py), and time 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TypeAlias
 
 from ..hub.difference import difference
-from ..hub.outbox import LATE_NOTE_S
+from ..hub.outbox import LATE_NOTE_S, NOTE_ON
 from ..hub.performance import (
     BENDS_LSB,
     BENDS_MSB,
     CLOCKS_A_BEAT,
+    MAX_PARAMETERS,
     UNSET,
     Origin,
     Performance,
@@ -95,9 +95,10 @@ _DRIFT = 0.0002
 # Bytes of one system exclusive message. What may wait for a slow peer is no more than that.
 _MAX_SYSEX = 1 << 20
 
-_NOTE_ON = re.compile(rb"[\x90-\x9f][\x00-\x7f][\x01-\x7f]")
-
 _TRANSPORT = -1
+
+# Dates of what was set: all settings of a performance, the transport, and twice the parameters that it keeps.
+_MAX_DATES = len(Performance().values) + 1 + 2 * MAX_PARAMETERS
 
 
 # What counts of two that were set at the same time: the lesser.
@@ -309,9 +310,10 @@ class Session:
         self._parser.end()
         self.stats.messages_received += messages
         if self._lateness(packet, peer, now) > LATE_NOTE_S:
-            data, late = _NOTE_ON.subn(b"", data)
+            timely = NOTE_ON.sub(b"", data)
+            late = (len(data) - len(timely)) // 3
             self.stats.late_notes += late
-            messages -= late
+            data, messages = timely, messages - late
         if messages:
             self._say_for(peer, data, messages, now)
 
@@ -387,9 +389,22 @@ class Session:
             for parameter, pair in present.parameters.items():
                 if pair != known.parameters.get(parameter):
                     self._set_at[parameter] = now
+            self._forget_dates(present)
         if present.running != known.running:
             self._set_at[_TRANSPORT] = now
         self._known = present
+
+    def _forget_dates(self, present: Performance) -> None:
+        """Bound the dates of parameters that are not set any more.
+
+        They tell that what another hub has of these is older than the reset here.
+        """
+        if len(self._set_at) > _MAX_DATES:
+            unset = [
+                what for what in self._set_at if isinstance(what, tuple) and what not in present.parameters
+            ]
+            for what in unset[: len(self._set_at) - _MAX_DATES]:
+                del self._set_at[what]
 
     def _age(self, what: object, now: float) -> float:
         return now - self._set_at.get(what, 0.0)

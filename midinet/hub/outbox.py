@@ -48,7 +48,8 @@ LATE_NOTE_S = 0.2
 _PIECE = 65536
 
 # In bytes that are whole messages these are what they look like: no data byte is above 7F.
-_NOTE_ON = re.compile(rb"[\x90-\x9f][\x00-\x7f][\x01-\x7f]")
+# A note-on, with the controller before it that belongs to it: portamento control or high resolution velocity.
+NOTE_ON = re.compile(rb"(?:[\xb0-\xbf][\x54\x58][\x00-\x7f])?[\x90-\x9f][\x00-\x7f][\x01-\x7f]")
 _KEPT = re.compile(rb"\xf0[\x00-\x7f]*\xf7|\xf3[\x00-\x7f]|\xf6")
 _MOVED = re.compile(rb"[\xf2\xfa-\xfc\xff]")
 _NEVER_WAITING = b"\xf8\xfe"
@@ -83,7 +84,8 @@ class OutboxStats:
     thinned: int = 0
     """Messages of a backlog that gave way to the difference."""
     late_notes: int = 0
-    """Note-ons that were not sent because they would have come too late."""
+    """Note-ons, and controllers that belong to one, that were not sent because they would have come too
+    late."""
     late_clocks: int = 0
     """Clock and active sensing that were not sent because they would have come too late."""
     sysex_refused: int = 0
@@ -210,6 +212,8 @@ class Outbox:
             stats.sysex_refused += refused
             self.sysex_stopped()
             messages -= refused
+            if not data:
+                return
         if not self.open:
             stats.dropped += messages
         elif self.stalled:
@@ -356,9 +360,9 @@ class Outbox:
     def _in_time(self, data: bytes, at: float, now: float) -> bytes:
         if now - at <= LATE_NOTE_S or self.limits.slow == "disconnect":
             return data
-        data, late = _NOTE_ON.subn(b"", data)
-        self.stats.late_notes += late
-        return data
+        timely = NOTE_ON.sub(b"", data)
+        self.stats.late_notes += (len(data) - len(timely)) // 3
+        return timely
 
     def _remember(self) -> None:
         if self._performance is not None and self.limits.slow == "thin":

@@ -62,7 +62,8 @@ _NOTHING_SET = bytes((UNSET,)) * _SIZE
 BANK_MSB, DATA_MSB, BANK_LSB, DATA_LSB = 0, 6, 32, 38
 MODULATION, EXPRESSION = 1, 11
 DAMPER, PORTAMENTO, SOSTENUTO, SOFT, HOLD_2 = 64, 65, 66, 67, 69
-PORTAMENTO_CONTROL = 84
+# They belong to the next note alone, and are no state (page 16 of the controllers' list, and CA-031).
+PORTAMENTO_CONTROL, HIGH_RESOLUTION_VELOCITY = 84, 88
 DATA_INCREMENT, DATA_DECREMENT = 96, 97
 NRPN_LSB, NRPN_MSB, RPN_LSB, RPN_MSB = 98, 99, 100, 101
 ALL_SOUND_OFF, RESET_ALL_CONTROLLERS, ALL_NOTES_OFF = 120, 121, 123
@@ -91,7 +92,7 @@ for _kind in (PROGRAMS, PRESSURES, BENDS_MSB):
 _KEEPS, _CLEARS_ITS_SECOND_BYTE, _IS_A_PEDAL, _PASSES_BY, _DOES_MORE = range(5)
 _EFFECTS = [_KEEPS] * 128
 _EFFECTS[:32] = [_CLEARS_ITS_SECOND_BYTE] * 32
-_EFFECTS[PORTAMENTO_CONTROL] = _PASSES_BY
+_EFFECTS[PORTAMENTO_CONTROL] = _EFFECTS[HIGH_RESOLUTION_VELOCITY] = _PASSES_BY
 for _number in PEDALS:
     _EFFECTS[_number] = _IS_A_PEDAL
 for _number in (DATA_MSB, DATA_LSB, *range(DATA_INCREMENT, RPN_MSB + 1), *range(ALL_SOUND_OFF, 128)):
@@ -109,7 +110,7 @@ _SONG_CLOCKS = 16384 * CLOCKS_A_BEAT
 _MOST_OUTSTANDING = 16
 
 # Parameters that are remembered; there could be half a million. Who sets so many sends a patch, in NRPNs.
-_MOST_PARAMETERS = 2048
+MAX_PARAMETERS = 2048
 
 
 class Held(NamedTuple):
@@ -422,7 +423,7 @@ class Performance:
         else:
             msb, lsb = _step(parameter, msb, lsb, 1 if number == DATA_INCREMENT else -1)
         self.parameters[parameter] = (msb, lsb)
-        if len(self.parameters) > _MOST_PARAMETERS:
+        if len(self.parameters) > MAX_PARAMETERS:
             del self.parameters[next(iter(self.parameters))]
 
     def reset_controllers(self, channel: int) -> None:

@@ -202,9 +202,11 @@ class Link(asyncio.Protocol):
         said, messages = self.parser.joined(data)
         if self._watch is not None or self.parser.in_sysex or ACTIVE_SENSING in data:
             self._watched().heard(data)
+        asides = self.parser.take_asides()
         if self._options.max_rate is not None:
-            self._turns.spend(self._options.max_rate, messages)
-        if asides := self.parser.take_asides():
+            # Each of these takes an answer, which is no less work than a message.
+            self._turns.spend(self._options.max_rate, messages + len(asides))
+        if asides:
             frames = split_messages(said)
             told = 0
             for position, aside in asides:
@@ -221,7 +223,8 @@ class Link(asyncio.Protocol):
                 self._warn_of_sysex("from")
             self.sysex_refused += refused
             messages -= refused
-        if messages:
+        # What came before in the same read may have ended it, and then its notes are released already.
+        if messages and self.reason is None:
             self.owner._link_heard(data, messages)
 
     def gate_sysex(self, rule: SysexRule | None) -> None:

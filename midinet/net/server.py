@@ -23,7 +23,15 @@ from ..address import format_address, read_address, service_name
 from ..checks import check_count, check_effect, check_flag, check_number
 from ..errors import CloseReason, PortClosed, UsageError
 from ..gateways.announcement import Announcement
-from ..gateways.broker import DEFAULT_SESSION, Broker, check_options, check_session, need_nats, read_servers
+from ..gateways.broker import (
+    DEFAULT_SESSION,
+    Broker,
+    SessionPort,
+    check_options,
+    check_session,
+    need_nats,
+    read_servers,
+)
 from ..gateways.mdns import need_zeroconf
 from ..hub.hub import Hub
 from ..wire.aside import HELLO, Aside, answer
@@ -485,9 +493,9 @@ class PortServer:
     def __repr__(self) -> str:
         return f"<{'closed' if self._closing else 'open'} PortServer {self.name}, {len(self._all)} clients>"
 
-    def _hear_session(self, broker: Broker, data: bytes) -> bool:
+    def _hear_session(self, port: SessionPort, data: bytes) -> bool:
         """What the clients of other hubs say is kept for who reads this one."""
-        return not self._is_read or self._inbox.put(broker, data)
+        return not self._is_read or self._inbox.put(port, data)
 
     # Clients come and go.
 

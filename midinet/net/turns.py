@@ -60,6 +60,7 @@ class Turns:
         "_gone",
         "_holds",
         "_loop",
+        "_next",
         "_options",
         "_rate_timer",
         "_reader",
@@ -85,6 +86,8 @@ class Turns:
         self._allowance = options.burst
         self._allowed_at = loop.time()
         self._rate_timer: asyncio.TimerHandle | None = None
+        # The next share, where it is due already: there is one in a turn of the loop, whatever asks for it.
+        self._next: asyncio.Handle | None = None
         self._share = _SHARE
         if options.max_rate is not None:
             self._share = min(_SHARE, max(int(options.burst) * _MESSAGE_BYTES, _MESSAGE_BYTES))
@@ -110,7 +113,7 @@ class Turns:
             self._reader._take(data)
             return
         self._rest += data
-        if Hold.SHARE not in self._holds:
+        if self._next is None:
             self._go_on()
 
     def take_rest(self) -> None:
@@ -129,7 +132,7 @@ class Turns:
         self._then = then
         if gone:
             self._gone = True
-            self._loop.call_soon(self._go_on)
+            self._go_on_soon()
 
     def stop(self) -> None:
         """Take nothing more."""
@@ -138,6 +141,9 @@ class Turns:
         if self._rate_timer is not None:
             self._rate_timer.cancel()
             self._rate_timer = None
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
 
     def hold(self, why: Hold) -> None:
         """Read no more, until `release` is called for the same reason."""
@@ -154,7 +160,7 @@ class Turns:
                 self._reader._reads_again()
             # Also what uvloop or TLS still delivered after they were told to pause.
             if self._rest and self._holds <= {Hold.SHARE}:
-                self._loop.call_soon(self._go_on)
+                self._go_on_soon()
 
     def spend(self, rate: float, messages: int) -> None:
         """Count messages against `max_rate`, and wait when there were too many."""
@@ -168,7 +174,12 @@ class Turns:
                 -self._allowance / rate, partial(self.release, Hold.RATE)
             )
 
+    def _go_on_soon(self) -> None:
+        if self._next is None:
+            self._next = self._loop.call_soon(self._go_on)
+
     def _go_on(self) -> None:
+        self._next = None
         if self._reader is None:
             return
         if self._holds - ({Hold.SHARE, Hold.FULL} if self._gone else {Hold.SHARE}):
@@ -176,7 +187,7 @@ class Turns:
         data, self._rest = self._rest[: self._share], self._rest[self._share :]
         if self._rest:
             self.hold(Hold.SHARE)
-            self._loop.call_soon(self._go_on)
+            self._go_on_soon()
         else:
             self.release(Hold.SHARE)
         if data:

@@ -11,6 +11,7 @@ import gc
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import index
 from typing import Any
 
 from mido import Message
@@ -75,7 +76,14 @@ def encode(message: Message) -> bytes:
     if not isinstance(message, Message):
         raise TypeError(f"a mido.Message is expected, not {type(message).__name__}")
     values = message.__dict__
-    return _ENCODERS[values["type"]](values)
+    encoder = _ENCODERS[values["type"]]
+    try:
+        return encoder(values)
+    except (TypeError, OverflowError):
+        # mido takes every whole number, as those of NumPy, whose arithmetic has fewer bits.
+        return encoder(
+            {name: index(value) if hasattr(value, "__index__") else value for name, value in values.items()}
+        )
 
 
 # Decoders: the three bytes of a frame -> Message. Where there are fewer, the rest is 0 and not looked at.

@@ -118,7 +118,7 @@ def test_lines_are_sent_as_they_come(server, start, dash):
     with client:
         client.settimeout(20)
         for message in (ON, OFF):
-            send.process.stdin.write(f"# the next\n\n{message}\n".encode())
+            send.process.stdin.write(f"# the next\nactive_sensing\n\n{message}\n".encode())
             send.process.stdin.flush()
             assert client.recv(3, socket.MSG_WAITALL) == bytes(message.bin())
         # The last line need not end.

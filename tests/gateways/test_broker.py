@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mido import Message
 
-from midinet import MissingExtra, PortServer, SocketPort, connect, tls_client_context
+from midinet import MissingExtra, PortServer, SocketPort, UsageError, connect, sync, tls_client_context
 from midinet.cli.joining import read_broker
 from midinet.gateways.broker import first_messages
 from midinet.gateways.packets import FRAMES, pack
@@ -26,7 +26,7 @@ from tests.harness.nats import NatsServer
 from tests.harness.raw import RawPeer
 from tests.harness.servers import portno
 from tests.harness.synth import VirtualSynth
-from tests.harness.waiting import PATIENCE_S, until
+from tests.harness.waiting import PATIENCE_S, until, wait_until
 
 NOTE_ON = Message("note_on", note=60, velocity=100)
 NOTE_OFF = Message("note_off", note=60)
@@ -489,3 +489,47 @@ async def test_a_broker_with_tls_is_trusted_by_its_ca(stage: Stage, tmp_path: Pa
         sender, listener = await stage.port(one), await stage.port(two)
         await sender.send(NOTE_ON)
         assert await receive(listener) == NOTE_ON
+
+
+def test_a_blocking_server_reads_what_comes_from_other_hubs_with_who_it_is_from(broker: NatsServer) -> None:
+    options = {"relay": True, "yield_ports": True, "broker": broker.url, "session": "blocking"}
+    with sync.PortServer("127.0.0.1", 0, **options) as one, sync.PortServer("127.0.0.1", 0, **options) as two:
+        assert one.poll() is None
+        wait_until(lambda: one.stats.broker.hubs == two.stats.broker.hubs == 1, "the hubs to meet")
+        with sync.connect("127.0.0.1", portno(two)) as client:
+            client.send(NOTE_ON)
+            port, message = one.receive()
+            assert message == NOTE_ON
+            assert (port.name, port.peer, port.closed) == ("session blocking", ("", 0), False)
+            for use in (port.reset, port.panic, lambda: port.send(NOTE_OFF)):
+                with pytest.raises(UsageError, match="what the server sends they all get"):
+                    use()
+            port.close()
+        assert one.receive()[1] == Message("note_off", note=60)
+
+
+async def test_the_port_of_other_hubs_says_why_nothing_can_be_sent_to_it_alone(
+    stage: Stage, broker: NatsServer
+) -> None:
+    one, two = await stage.hub(broker.url), await stage.hub(broker.url, yield_ports=True)
+    await stage.together(one, two)
+    assert two.poll() is None
+    await (await stage.port(one)).send(NOTE_ON)
+    async with asyncio.timeout(PATIENCE_S):
+        port, _ = await two.receive()
+    assert (port.peer, port.closed, port.stats.messages_received) == (("", 0), False, 1)
+    with pytest.raises(UsageError, match="alone"):
+        await port.send(NOTE_OFF)
+    for use in (port.reset, port.panic):
+        with pytest.raises(UsageError, match="alone"):
+            use()
+
+
+async def test_active_sensing_does_not_go_to_other_hubs(stage: Stage, broker: NatsServer) -> None:
+    one, two = await stage.hub(broker.url), await stage.hub(broker.url)
+    await stage.together(one, two)
+    sender, here, there = await stage.port(one), await stage.port(one), await stage.port(two)
+    await sender.send(Message("active_sensing"))
+    await sender.send(NOTE_ON)
+    assert [await receive(here) for _ in range(2)] == [Message("active_sensing"), NOTE_ON]
+    assert await receive(there) == NOTE_ON

@@ -12,9 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from midinet.gateways.packets import FRAMES, STATE, pack, unpack
-from midinet.gateways.session import ALIVE_S, GONE_S, Session
+from midinet.gateways.session import _MAX_DATES, ALIVE_S, GONE_S, Session
 from midinet.hub.hub import Hub
 from midinet.hub.outbox import Outbox
+from midinet.hub.performance import MAX_PARAMETERS
 from midinet.wire.parser import split_messages
 from tests.harness.histories import control, note_off, note_on
 from tests.harness.synth import VirtualSynth
@@ -444,3 +445,19 @@ def test_whatever_happens_the_states_agree_in_the_end_and_nothing_hangs(actions:
     for site in network.sites:
         assert site.listener.synth.is_silent(), site.listener.synth.describe()
     assert all(unpack(packet) is not None for site in network.sites for packet in site.packets)
+
+
+def test_dates_of_parameters_are_bounded() -> None:
+    network = Network(1)
+    (site,) = network.sites
+    for number in range(3 * MAX_PARAMETERS):
+        select = bytes((0xB0, 99, number >> 7, 0xB0, 98, number & 127, 0xB0, 6, 1))
+        site.hub.publish(select, 3)
+        if number % 1000 == 0:
+            site.session.tick(network.now)
+    site.session.tick(network.now)
+    assert len(site.hub.performance.parameters) == MAX_PARAMETERS
+    assert len(site.session._set_at) <= _MAX_DATES
+    site.hub.publish(b"\xff", 1)
+    site.session.tick(network.now)
+    assert len(site.session._set_at) <= _MAX_DATES

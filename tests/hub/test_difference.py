@@ -59,7 +59,8 @@ def state_of(synth: VirtualSynth) -> State:
     state.pop(("song",), None)
     for channel in range(16):
         # It is for the next note alone, and late, it would be for another one.
-        state.pop(("controller", channel, 84), None)
+        for number in (84, 88):
+            state.pop(("controller", channel, number), None)
     if not synth.running:
         # While it stands, a song can be put on a beat only.
         state["song position",] = synth.song_position // 6

@@ -15,6 +15,7 @@ from midinet.hub.outbox import (
     SlowPolicy,
 )
 from midinet.hub.performance import Performance
+from midinet.hub.policy import NO_SYSEX
 
 
 class Transport:
@@ -246,3 +247,24 @@ def test_the_documented_default_bounds() -> None:
     )
     assert (DEFAULT_MAX_OUTBOX, DEFAULT_SOFT_OUTBOX, DEFAULT_SOFT_MESSAGES) == (1 << 20, 1 << 18, 1 << 17)
     assert (DEFAULT_SOFT_AGE_S, LATE_NOTE_S) == (1.0, 0.2)
+
+
+@pytest.mark.parametrize("slow", ["thin", "disconnect"])
+def test_messages_that_are_refused_take_no_room_while_the_peer_is_slow(slow: SlowPolicy) -> None:
+    transport = Transport(slow=slow)
+    transport.outbox.sysex = NO_SYSEX
+    transport.outbox.stall()
+    for at in range(1000):
+        transport.outbox.offer(b"\xf0\x01\xf7", 1, float(at))
+    assert transport.outbox.stats.sysex_refused == 1000
+    assert not transport.outbox._backlog
+
+
+@pytest.mark.parametrize("prefix", [b"\xb0\x58\x21", b"\xb0\x54\x3c"])
+def test_a_late_note_takes_along_what_belongs_to_it_alone(prefix: bytes) -> None:
+    transport = Followed()
+    transport.outbox.stall()
+    transport.say(b"\xb0\x07\x01", prefix, b"\x90\x3c\x40")
+    assert transport.drain(2 * LATE_NOTE_S) == [b"\xb0\x07\x01"]
+    stats = transport.outbox.stats
+    assert (stats.messages, stats.late_notes) == (3, 2)

@@ -383,3 +383,11 @@ def test_what_sounds_for_an_instrument_is_what_is_held(items: list[Frames]) -> N
         for key, total in totals.items()
         if total and total.outstanding
     } == listener.voices
+
+
+@pytest.mark.parametrize("number", [84, 88])
+def test_a_controller_that_belongs_to_the_next_note_alone_is_no_state(number: int) -> None:
+    performance = Performance()
+    performance.observe(bytes((0xB0, number, 33, 0x90, 60, 64, 0x80, 60, 0)), "somebody", 0.0)
+    assert performance.is_blank
+    assert difference(None, performance, struck_since=-inf) == []

@@ -24,6 +24,8 @@ from midinet import (
     connect,
 )
 from midinet.net.client import DEFAULT_CONNECT_TIMEOUT
+from midinet.wire.aside import answer
+from tests.harness.raw import RawListener
 from tests.harness.waiting import PATIENCE_S, until
 
 NOTE = Message("note_on", note=60)
@@ -396,3 +398,15 @@ async def test_a_peer_that_closed_in_order_is_no_broken_link_to_who_was_busy_sen
         with pytest.raises(PortClosed):
             await send_for_ever()
         assert [message async for message in port] == [NOTE] * 10 + [NOTE_OFF] * 10
+
+
+async def test_what_comes_behind_a_refusal_in_one_read_is_not_heard_and_does_not_hang() -> None:
+    async with RawListener() as listener:
+        port = await connect("127.0.0.1", listener.portno)
+        async with await listener.accept() as peer:
+            await peer.send(FRAME + answer(503) + FRAME)
+            for message in (NOTE, NOTE_OFF):
+                assert await port.receive() == message
+            with pytest.raises(ConnectionLost, match="too many clients"):
+                await port.receive()
+        await port.close()

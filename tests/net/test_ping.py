@@ -9,6 +9,10 @@ import pytest
 from mido import Message
 
 from midinet import PortClosed, PortServer, connect, sync
+from midinet.wire.aside import ping, pong
+from tests.harness.raw import RawPeer
+from tests.harness.servers import portno, serving
+from tests.harness.waiting import until
 
 
 async def test_a_server_answers_and_says_how_many_clients_it_has() -> None:
@@ -89,3 +93,12 @@ async def test_a_whole_address_in_place_of_a_host() -> None:
         assert port.peer == server.addresses[0]
     with pytest.raises(ValueError, match="host:port is expected"):
         connect("localhost")
+
+
+async def test_pings_count_towards_the_rate_of_a_peer() -> None:
+    async with serving(relay=True, max_rate=1.0) as server, RawPeer(portno(server)) as peer:
+        await until(lambda: server.ports)
+        await peer.send(ping("1") * 100)
+        (port,) = server.ports
+        await until(lambda: port._link.held and port._link.parser.stats.bytes > len(ping("1")))
+        assert 1 <= port._link.outbox.stats.bytes // len(pong("1", clients=1)) <= 3

@@ -153,3 +153,15 @@ async def test_once_it_is_stopped_nothing_is_taken() -> None:
     assert reader.taken == [bytes(_SHARE)]
     assert not reader.turns.rest
     assert not reader.turns.finishing
+
+
+async def test_there_is_one_share_a_turn_whatever_was_held_meanwhile() -> None:
+    reader = Reader()
+    reader.turns.feed(bytes(10 * _SHARE))
+    for _ in range(3):
+        reader.turns.hold(Hold.FULL)
+        reader.turns.release(Hold.FULL)
+    for turn in range(1, 10):
+        assert len(reader.taken) == turn
+        await asyncio.sleep(0)
+    assert [len(data) for data in reader.taken] == [_SHARE] * 10

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import numbers
 from typing import Any
 
 import mido
@@ -100,3 +101,65 @@ def test_a_large_batch_leaves_the_garbage_collector_as_it_was(enabled: bool) -> 
 def test_reset_and_panic_are_those_of_mido() -> None:
     assert [decode(frame) for frame in RESET_FRAMES] == list(mido.ports.reset_messages())
     assert [decode(frame) for frame in PANIC_FRAMES] == list(mido.ports.panic_messages())
+
+
+class Narrow:
+    """A whole number as NumPy has them: it has few bits, and takes no other number that has more."""
+
+    def __init__(self, value: int, least: int, most: int) -> None:
+        self.value, self.range = value, range(least, most + 1)
+
+    def __index__(self) -> int:
+        return self.value
+
+    def _with(self, other: Any, result: int) -> Narrow:
+        if int(other) not in self.range:
+            raise OverflowError(f"Python integer {other} out of bounds")
+        return Narrow(result, self.range[0], self.range[-1])
+
+    def __and__(self, other: Any) -> Narrow:
+        return self._with(other, self.value & int(other))
+
+    def __or__(self, other: Any) -> Narrow:
+        return self._with(other, self.value | int(other))
+
+    def __add__(self, other: Any) -> Narrow:
+        return self._with(other, self.value + int(other))
+
+    def __rshift__(self, other: Any) -> Narrow:
+        return self._with(other, self.value >> int(other))
+
+    def __le__(self, other: Any) -> bool:
+        return self.value <= int(other)
+
+    def __ge__(self, other: Any) -> bool:
+        return self.value >= int(other)
+
+    __rand__, __ror__, __radd__ = __and__, __or__, __add__
+
+    def __bool__(self) -> bool:
+        return self.value != 0
+
+    def __int__(self) -> int:
+        return self.value
+
+
+numbers.Integral.register(Narrow)
+
+
+@pytest.mark.parametrize("bounds", [(0, 255), (-128, 127)])
+@pytest.mark.parametrize(
+    "kind", [kind for kind, spec in SPEC_BY_TYPE.items() if len(spec["value_names"]) > 1]
+)
+def test_whole_numbers_of_any_type_are_values(kind: str, bounds: tuple[int, int]) -> None:
+    names = [name for name in SPEC_BY_TYPE[kind]["value_names"] if name != "data"]
+    plain: dict[str, Any] = dict.fromkeys(names, 5)
+    narrow: dict[str, Any] = {name: Narrow(5, *bounds) for name in names}
+    if kind == "sysex":
+        plain, narrow = {"data": (5, 6)}, {"data": (Narrow(5, *bounds), Narrow(6, *bounds))}
+    assert encode(Message(kind, **narrow)) == bytes(Message(kind, **plain).bytes())
+
+
+def test_what_is_no_whole_number_is_no_value() -> None:
+    with pytest.raises(TypeError):
+        encode(Message("note_on", note=60.5, skip_checks=True))
