@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from midinet.sync.portal import get_portal
+from tests.harness.forks import ForkServer
 from tests.harness.jack import Instrument, Jack
 
 # How long an example takes says nothing of what is tested: hypothesis allows 0.2 s for each, and so much for
@@ -116,6 +117,16 @@ async def _no_task_left() -> AsyncIterator[None]:
 def _no_task_left_in_async_tests(request: pytest.FixtureRequest) -> None:
     if inspect.iscoroutinefunction(getattr(request, "function", None)):
         request.getfixturevalue("_no_task_left")
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """A fork server, which starts commands."""
+    before = _descriptors()
+    server = ForkServer()
+    _KEPT.update(_descriptors() - before)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,26 +14,28 @@ from typing import Any
 
 import pytest
 
+from tests.harness.forks import ForkServer
 from tests.harness.programs import end
 from tests.harness.waiting import PATIENCE_S, wait_until
 
 
 class Command:
-    """`python -m midinet ...` in a process of its own.
+    """`midinet ...` in a process of its own.
 
     Args:
+        server: which starts it.
         directory: for what it prints.
         arguments: of the command.
         options: of subprocess.Popen.
     """
 
-    def __init__(self, directory: Path, arguments: tuple[str, ...], options: dict[str, Any]) -> None:
+    def __init__(
+        self, server: ForkServer, directory: Path, arguments: tuple[str, ...], options: dict[str, Any]
+    ) -> None:
         self.files = {"out": directory / "out", "err": directory / "err"}
         with self.files["out"].open("wb") as out, self.files["err"].open("wb") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "midinet", *arguments],
-                **{"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, **options},
-            )
+            streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err}
+            self.process = server.start(arguments, **{**streams, **options})
 
     @property
     def out(self) -> str:
@@ -73,8 +74,10 @@ class Command:
 class Hub(Command):
     """`midinet serve` on a free port. `address` says where; `wait_for("connected")` who is there."""
 
-    def __init__(self, directory: Path, arguments: tuple[str, ...], options: dict[str, Any]) -> None:
-        super().__init__(directory, ("serve", "127.0.0.1:0", *arguments), options)
+    def __init__(
+        self, server: ForkServer, directory: Path, arguments: tuple[str, ...], options: dict[str, Any]
+    ) -> None:
+        super().__init__(server, directory, ("serve", "127.0.0.1:0", *arguments), options)
         self.wait_for("\n")
         # As text or as JSON.
         self.address = re.findall(r"127\.0\.0\.1:\d+", self.out)[0]
@@ -82,12 +85,14 @@ class Hub(Command):
 
 
 @pytest.fixture
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Command]]:
+def start(
+    fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Command]]:
     """Start commands, and end those that still run at the end."""
     commands: list[Command] = []
 
     def start(*arguments: str, kind: type[Command] = Command, **options: Any) -> Command:
-        command = kind(tmp_path_factory.mktemp("command"), arguments, options)
+        command = kind(fork_server, tmp_path_factory.mktemp("command"), arguments, options)
         commands.append(command)
         return command
 
