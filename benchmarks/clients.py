@@ -18,7 +18,7 @@ import mido.sockets
 import midinet
 import midinet.sync
 
-from .program import bounded
+from .runner import bounded
 
 # Round trips before the first that counts.
 _WARM_UP = 20

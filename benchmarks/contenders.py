@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .plot import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, Style
 from .protocols import MIDI, MQTT, NATS, WEBSOCKET, Protocol
 
 
@@ -21,7 +20,7 @@ class Contender:
 
     Args:
         name: what it is called in tables and plots.
-        style: how its line looks in plots.
+        style: matplotlib's keywords for its line in plots.
         peer: the module in `benchmarks.peers`.
         options: what that takes.
         protocol: how it is spoken to.
@@ -30,7 +29,7 @@ class Contender:
     """
 
     name: str
-    style: Style
+    style: Mapping[str, object]
     peer: str
     options: Mapping[str, object] = field(default_factory=dict)
     protocol: Protocol = MIDI
@@ -42,6 +41,12 @@ class Contender:
         return all(map(importlib.util.find_spec, self.modules)) and (
             not self.program or shutil.which(self.program) is not None
         )
+
+
+def _style(colour: str, dashes: str = "-", point: str = "o", *, strong: bool = False) -> dict[str, object]:
+    width, size, order = (3.5, 9, 3) if strong else (1.8, 6, 2)
+    drawn = {"color": colour, "linestyle": dashes, "marker": point}
+    return {**drawn, "linewidth": width, "markersize": size, "zorder": order}
 
 
 def _command(*words: str, **more: str) -> dict[str, object]:
@@ -63,36 +68,36 @@ _HAS_CLI = importlib.util.find_spec("typer") is not None
 
 CONTENDERS = (
     # Without the command line, the same by itself.
-    Contender("midinet serve", Style(BLUE, strong=True), "command", _command(*_SERVE))
+    Contender("midinet serve", _style("#0072b2", strong=True), "command", _command(*_SERVE))
     if _HAS_CLI
-    else Contender("midinet hub", Style(BLUE, strong=True), "midinet_hub"),
+    else Contender("midinet hub", _style("#0072b2", strong=True), "midinet_hub"),
     Contender(
         "midinet serve --uvloop",
-        Style(BLUE, "7 4", strong=True),
+        _style("#0072b2", "--", strong=True),
         "command",
         _command(*_SERVE, "--uvloop"),
         modules=["typer", "uvloop"],
     ),
-    Contender("midinet loop", Style(SKY, strong=True), "midinet_loop"),
-    Contender("asyncio+mido", Style(GREEN, point="square"), "asyncio_streams"),
+    Contender("midinet loop", _style("#56b4e9", strong=True), "midinet_loop"),
+    Contender("asyncio+mido", _style("#009e73", point="s"), "asyncio_streams"),
     Contender(
         "asyncio+mido, uvloop",
-        Style(GREEN, "5 4", point="square"),
+        _style("#009e73", "--", point="s"),
         "asyncio_streams",
         {"uvloop": True},
         modules=["uvloop"],
     ),
     Contender(
         "websockets",
-        Style(ORANGE, point="triangle"),
+        _style("#e69f00", point="^"),
         "websockets_broadcast",
         protocol=WEBSOCKET,
         modules=["websockets"],
     ),
-    Contender("mido", Style(BLACK, point="square"), "mido_sockets"),
+    Contender("mido", _style("#000000", point="s"), "mido_sockets"),
     Contender(
         "nats-server",
-        Style(VERMILLION, point="diamond"),
+        _style("#d55e00", point="D"),
         "command",
         _command("nats-server", "-a", "127.0.0.1", "-p", "{port}"),
         NATS,
@@ -100,7 +105,7 @@ CONTENDERS = (
     ),
     Contender(
         "mosquitto",
-        Style(PURPLE, point="diamond"),
+        _style("#cc79a7", point="D"),
         "command",
         _command("mosquitto", "-c", "{config}", config=_MOSQUITTO),
         MQTT,
@@ -108,12 +113,12 @@ CONTENDERS = (
     ),
     Contender(
         "ncat --broker",
-        Style(PURPLE, "5 4", point="triangle"),
+        _style("#cc79a7", "--", point="^"),
         "command",
         _command("ncat", "--broker", "--max-conns", "2000", "-l", "127.0.0.1", "{port}"),
         program="ncat",
     ),
-    Contender("bare sockets", Style(GREY, "2 3"), "bare_sockets"),
+    Contender("bare sockets", _style("#8c8c8c", ":"), "bare_sockets"),
 )
 
 

@@ -32,18 +32,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from . import plot, saving, servers
-from .contenders import CONTENDERS, Contender, choose
-from .load import Load
-from .program import Program, bounded
-from .protocols import Protocol
-from .table import Cell, Column, Table, median, noise, percentiles
-
-# What the ratios are to.
-REFERENCES = ("asyncio+mido", "nats-server")
+from . import servers
+from .contenders import CONTENDERS, Contender
+from .load import Load, add_sizes
+from .runner import Benchmark, bounded, cpu_us, foot
+from .table import Column, Table, median, middle, noise_column, percentiles, ratio, total
 
 PERCENTS = (50.0, 99.0, 99.9, 100.0)
 
@@ -51,217 +46,119 @@ PERCENTS = (50.0, 99.0, 99.9, 100.0)
 _CURVE = (*range(5, 90, 5), *range(90, 99), 99, 99.2, 99.4, 99.6, 99.8, 99.9)
 
 
-@dataclass(frozen=True)
-class Round:
-    """What one round of one server gave with one number of subscribers.
-
-    Attributes:
-        latencies_us: by percent, those of PERCENTS and of the distribution; empty where none arrived.
-        failed: messages that were lost or wrong.
-    """
-
-    speed: float
-    cpu_us: float | None
-    latencies_us: dict[float, float]
-    failed: int
-
-
-# By subscribers and server, what each round gave: None where it failed.
-Results = dict[tuple[int, str], list[Round | None]]
-
-
-def measure_server(
-    server: servers.Server, subscribers: int, protocol: Protocol, options: argparse.Namespace
-) -> Round:
-    """Measure one server once, at full speed and then paced."""
-    with bounded(), Load(server.portno, subscribers, protocol) as load:
-        before = server.cpu_seconds()
-        fast = load.saturate(
-            seconds=options.seconds, window=max(options.window, options.batch), batch=options.batch
-        )
-        after = server.cpu_seconds()
-        paced = load.pace(count=options.count, rate=options.rate)
-    cpu_us = None
-    if before is not None and after is not None and fast.deliveries:
-        cpu_us = (after - before) / fast.deliveries * 1e6
-    latencies_us = {}
-    if paced.latencies:
-        percents = sorted({*PERCENTS, *_CURVE})
-        latencies = percentiles(paced.latencies, percents)
-        latencies_us = {percent: seconds * 1e6 for percent, seconds in zip(percents, latencies, strict=True)}
-    return Round(
-        speed=fast.deliveries / fast.seconds if fast.deliveries else 0.0,
-        cpu_us=cpu_us,
-        latencies_us=latencies_us,
-        failed=fast.lost + fast.wrong + paced.lost + paced.wrong,
-    )
-
-
-def _measure_contender(
-    contender: Contender, options: argparse.Namespace, notes: list[str]
-) -> list[Round | None]:
-    """Measure a contender once with each number of subscribers; what fails is None, and noted."""
-    rounds: list[Round | None] = []
-    try:
-        with servers.start(contender.peer, "relay", options.cores, **contender.options) as server:
-            for subscribers in options.subscribers:
-                rounds.append(measure_server(server, subscribers, contender.protocol, options))
-    except (OSError, RuntimeError) as error:
-        # The others are still worth to be measured.
-        notes.append(
-            f"{contender.name} failed with {options.subscribers[len(rounds)]:,} subscribers: {error}."
-        )
-        rounds += [None] * (len(options.subscribers) - len(rounds))
-    return rounds
-
-
-def measure(options: argparse.Namespace) -> list[Table]:
-    """Measure what the module says."""
-    contenders, notes = choose(options.only)
-    results: Results = {
-        (subscribers, contender.name): [] for subscribers in options.subscribers for contender in contenders
-    }
-    for _ in range(options.rounds):
-        for contender in contenders:
-            rounds = _measure_contender(contender, options, notes)
-            for subscribers, done in zip(options.subscribers, rounds, strict=True):
-                results[subscribers, contender.name].append(done)
-    table = Table(
-        f"Fan-out; latency at {options.rate:,.0f} messages/s",
-        [
-            Column("subscribers"),
-            Column("server"),
-            Column("deliveries/s"),
-            Column("noise %", ".0f"),
-            Column("x asyncio", ".1f"),
-            Column("x nats", ".2f"),
-            Column("CPU µs", ".2f"),
-            Column("median µs"),
-            Column("99 % µs"),
-            Column("99.9 % µs"),
-            Column("max µs"),
-            Column("lost"),
-        ],
-        notes=notes,
-    )
-    for (subscribers, name), rounds in results.items():
-        table.rows.append(_row(subscribers, name, rounds, results))
-        table.rounds += [
-            _saved(subscribers, name, number, done) for number, done in enumerate(rounds) if done is not None
-        ]
-    return [table]
-
-
-def _row(subscribers: int, name: str, rounds: Sequence[Round | None], results: Results) -> list[Cell]:
-    done = [one for one in rounds if one is not None]
-    latencies = [one.latencies_us for one in done if one.latencies_us]
-    return [
-        subscribers,
-        name,
-        _median([one.speed for one in done]),
-        noise([one.speed for one in done]) if done else None,
-        *[_ratio(rounds, results.get((subscribers, reference), [])) for reference in REFERENCES],
-        _median([one.cpu_us for one in done if one.cpu_us is not None]),
-        *[_median([each[percent] for each in latencies]) for percent in PERCENTS],
-        sum(one.failed for one in done) if done else None,
+def tables(options: argparse.Namespace) -> list[Table]:
+    """Return the one table."""
+    columns = [
+        Column("deliveries/s", middle("deliveries_per_s")),
+        noise_column("deliveries_per_s"),
+        Column("x asyncio", ratio("deliveries_per_s", lambda head: (head[0], "asyncio+mido")), ".1f"),
+        Column("x nats", ratio("deliveries_per_s", lambda head: (head[0], "nats-server")), ".2f"),
+        Column("CPU µs", middle("cpu_us_per_delivery"), ".2f"),
+        *(
+            Column(title, middle("latency_us_by_percent", percent))
+            for title, percent in zip(("median µs", "99 % µs", "99.9 % µs", "max µs"), PERCENTS, strict=True)
+        ),
+        Column("lost", total("lost_or_wrong")),
     ]
+    title = f"Fan-out; latency at {options.rate:,.0f} messages/s"
+    return [Table(title, ["subscribers", "server"], columns)]
 
 
-def _median(figures: Sequence[float]) -> float | None:
-    return median(figures) if figures else None
-
-
-def _ratio(rounds: Sequence[Round | None], reference: Sequence[Round | None]) -> float | None:
-    """The median of the rounds' ratios, or None where there is nothing to compare with."""
-    pairs = zip(rounds, reference, strict=False)
-    return _median([own.speed / other.speed for own, other in pairs if own and other and other.speed])
-
-
-def _saved(subscribers: int, name: str, number: int, done: Round) -> dict[str, object]:
-    return {
-        "subscribers": subscribers,
-        "server": name,
-        "round": number,
-        "deliveries_per_s": done.speed,
-        "cpu_us_per_delivery": done.cpu_us,
-        "lost_or_wrong": done.failed,
-        "latency_us_by_percent": done.latencies_us,
-    }
+def measure(contender: Contender, options: argparse.Namespace, table: Table) -> None:
+    """Measure one server once, with each number of subscribers: at full speed and then paced."""
+    for subscribers in options.subscribers:
+        table.add(subscribers, contender.name)
+    percents = sorted({*PERCENTS, *_CURVE})
+    with servers.start(contender.peer, "relay", options.cores, **contender.options) as server:
+        for subscribers in options.subscribers:
+            with bounded(), Load(server.portno, subscribers, contender.protocol) as load:
+                before = server.cpu_seconds()
+                fast = load.saturate_as(options)
+                after = server.cpu_seconds()
+                paced = load.pace(count=options.count, rate=options.rate)
+            latencies = percentiles(paced.latencies, percents, 1e6)
+            table.add(
+                subscribers,
+                contender.name,
+                deliveries_per_s=fast.speed,
+                cpu_us_per_delivery=cpu_us(before, after, fast.deliveries),
+                lost_or_wrong=fast.failed + paced.failed,
+                # None where none arrived.
+                latency_us_by_percent=dict(zip(percents, latencies, strict=False)),
+            )
 
 
 def draw(saved: Mapping[str, Any]) -> dict[str, str]:
     """Return plots of what was saved: of the deliveries, and of the latencies' distribution."""
-    rounds: list[Mapping[str, Any]] = saved["tables"][0]["rounds"]
     # What cannot stand on a logarithmic axis is left out.
-    rounds = [one for one in rounds if one["deliveries_per_s"] and one["latency_us_by_percent"]]
-    shown = [contender for contender in CONTENDERS if any(one["server"] == contender.name for one in rounds)]
-    if not shown:
+    rounds = [
+        one
+        for one in saved["tables"][0]["rounds"]
+        if one["deliveries_per_s"] and one["latency_us_by_percent"]
+    ]
+    if not rounds:
         return {}
+    # Where it is used: matplotlib may be missing.
+    from . import plot
+
+    shown = [one for one in CONTENDERS if one.name in {done["server"] for done in rounds}]
     counts = sorted({one["subscribers"] for one in rounds})
 
-    def of(contender: Contender, subscribers: int) -> list[Mapping[str, Any]]:
-        return [one for one in rounds if (one["server"], one["subscribers"]) == (contender.name, subscribers)]
+    def line(contender: Contender, figures: Mapping[float, Sequence[float]]) -> plot.Line:
+        points = [(at, median(every)) for at, every in figures.items() if every]
+        return plot.Line(contender.name, contender.style, points)
 
-    def speed(contender: Contender) -> list[tuple[float, float]]:
-        every = [(count, [one["deliveries_per_s"] for one in of(contender, count)]) for count in counts]
-        return [(count, median(figures)) for count, figures in every if figures]
+    def of(name: str, count: int) -> list[Mapping[str, Any]]:
+        return [one for one in rounds if (one["server"], one["subscribers"]) == (name, count)]
 
-    def curve(contender: Contender, subscribers: int) -> list[tuple[float, float]]:
+    def speeds(name: str) -> dict[float, list[float]]:
+        return {count: [one["deliveries_per_s"] for one in of(name, count)] for count in counts}
+
+    def curve(name: str, count: int) -> dict[float, list[float]]:
         # A key of JSON is a text, and a number where this has not been JSON yet.
         every = [
             {float(percent): us for percent, us in one["latency_us_by_percent"].items()}
-            for one in of(contender, subscribers)
+            for one in of(name, count)
         ]
-        return [(percent, median([one[percent] for one in every])) for percent in _CURVE if every]
+        return {percent: [one[percent] / 1e6 for one in every] for percent in _CURVE}
 
-    speeds = [plot.Line(one.name, one.style, speed(one)) for one in shown]
-    panels = [
-        plot.Panel(
-            f"{count:,} subscriber{'s' if count > 1 else ''}",
-            [plot.Line(one.name, one.style, curve(one, count)) for one in shown],
-        )
-        for count in counts
-    ]
     return {
         "deliveries": plot.draw(
             "Deliveries a second, one publisher to many subscribers",
-            [plot.Panel("", speeds)],
-            plot.logarithmic("subscribers", counts, plot.short),
-            plot.logarithmic("deliveries/s", _heights(speeds), plot.short),
-            saving.foot(saved),
+            {"": [line(one, speeds(one.name)) for one in shown]},
+            "subscribers",
+            "deliveries/s",
+            foot(saved),
         ),
         "latency": plot.draw(
             f"Latency at {saved['options']['rate']:,.0f} messages a second, from write to read",
-            panels,
-            plot.percents("percentile", max(_CURVE)),
-            plot.logarithmic("latency", [us for panel in panels for us in _heights(panel.lines)], _time),
-            saving.foot(saved),
+            {
+                f"{count:,} subscriber{'s' if count > 1 else ''}": [
+                    line(one, curve(one.name, count)) for one in shown
+                ]
+                for count in counts
+            },
+            "percentile",
+            "latency",
+            foot(saved),
+            y_unit="s",
+            highest_percentile=max(_CURVE),
         ),
     }
 
 
-def _heights(lines: Sequence[plot.Line]) -> list[float]:
-    return [point[1] for line in lines for point in line.points]
-
-
-def _time(us: float) -> str:
-    return next(f"{us / size:g} {unit}" for size, unit in ((1e6, "s"), (1e3, "ms"), (1, "µs")) if us >= size)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the program. Returns its exit code."""
-    program = Program("benchmarks.fanout", __doc__)
-    program.choice(
-        "only", among=[contender.name for contender in CONTENDERS], help="who is measured (default: all)"
-    )
-    program.size("subscribers", full=[1, 10, 100], quick=[1, 10], help="numbers of subscribers")
-    program.size("seconds", full=1.0, quick=0.02, help="how long to publish at full speed")
-    program.size("window", full=2_000, quick=200, help="messages ahead of the slowest subscriber")
-    program.size("batch", full=16, quick=16, help="messages in one write at full speed")
-    program.size("count", full=1_000, quick=15, help="messages for the latency")
-    program.size("rate", full=1_000.0, quick=1_000.0, help="messages a second for the latency")
-    return program.run(measure, argv, draw=draw)
-
+BENCHMARK = Benchmark(
+    "benchmarks.fanout",
+    __doc__,
+    tables,
+    measure,
+    contenders=[contender.name for contender in CONTENDERS],
+    draw=draw,
+)
+BENCHMARK.size("subscribers", [1, 10, 100], [1, 10], "numbers of subscribers")
+BENCHMARK.size("count", 1_000, 15, "messages for the latency")
+BENCHMARK.size("rate", 1_000.0, 1_000.0, "messages a second for the latency")
+add_sizes(BENCHMARK)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.run())

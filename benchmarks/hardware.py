@@ -40,8 +40,8 @@ from typing import Any
 from midinet import Parser
 
 from . import servers
-from .program import NothingToMeasureError, Program, bounded
-from .table import Column, Table, median, percentile
+from .runner import Benchmark, NothingToMeasureError, bounded
+from .table import Column, Table, middle, percentiles, total
 
 PERCENTS = (50.0, 99.0)
 
@@ -139,8 +139,8 @@ def play(player: Any, options: argparse.Namespace) -> Heard:
     return sent
 
 
-def measure_round(player: Any, options: argparse.Namespace) -> dict[str, Heard]:
-    """Play once, and return when what was sent and heard, by the way it took."""
+def play_through(player: Any, options: argparse.Namespace) -> tuple[Heard, dict[str, Heard]]:
+    """Play once, and return when what was sent, and heard by the way it took."""
     socket_heard: Heard = {}
     with (
         bounded(),
@@ -153,56 +153,51 @@ def measure_round(player: Any, options: argparse.Namespace) -> dict[str, Heard]:
         sock.shutdown(socket.SHUT_RDWR)
         thread.join()
         sock.close()
-    return {
-        "sent": sent,
+    ways = {
         "JACK alone": recorded["near"],
         "hub, socket": socket_heard,
         "hub, TCP, bridge": recorded["far"],
     }
+    return sent, ways
 
 
-def measure(options: argparse.Namespace) -> list[Table]:
-    """Measure what the module says."""
+def tables(options: argparse.Namespace) -> list[Table]:
+    """Return the one table."""
     options.count = min(options.count, _MAX_COUNT)
+    columns = [
+        Column("median µs", middle("us", 0)),
+        Column("99 % µs", middle("us", 1)),
+        Column("added median µs", middle("added_us", 0)),
+        Column("added 99 % µs", middle("added_us", 1)),
+        Column("lost", total("lost")),
+    ]
+    title = f"Through bridges, {options.count:,} messages a round at {options.rate:,.0f}/s"
+    return [Table(title, ["way"], columns)]
+
+
+def measure(options: argparse.Namespace, table: Table) -> None:
+    """Measure a round: every way at once."""
     rtmidi = load_rtmidi()
     with jack_server():
         player = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name="player")
         player.open_virtual_port("out")
-        rounds = [measure_round(player, options) for _ in range(options.rounds)]
+        sent, ways = play_through(player, options)
         player.delete()
-    table = Table(
-        f"Through bridges, {options.count:,} messages a round at {options.rate:,.0f}/s",
-        [
-            Column("way"),
-            Column("median µs"),
-            Column("99 % µs"),
-            Column("added median µs"),
-            Column("added 99 % µs"),
-            Column("lost"),
-        ],
-    )
-    for way in ("JACK alone", "hub, socket", "hub, TCP, bridge"):
-        figures: list[list[float]] = []
-        lost = 0
-        for number, done in enumerate(rounds):
-            sent, near, heard = done["sent"], done["JACK alone"], done[way]
-            lost += len(sent.keys() - heard.keys())
-            whole = [(at - sent[one]) * 1e6 for one, at in heard.items()]
-            added = [(at - near[one]) * 1e6 for one, at in heard.items() if one in near]
-            figures.append([percentile(taken, percent) for taken in (whole, added) for percent in PERCENTS])
-            table.rounds.append({"way": way, "round": number, "us": figures[-1]})
-        row = [median(column) for column in zip(*figures, strict=True)]
-        table.rows.append([way, *row[:2], *(row[2:] if way != "JACK alone" else (None, None)), lost])
-    return [table]
+    near = ways["JACK alone"]
+    for way, heard in ways.items():
+        whole = [at - sent[number] for number, at in heard.items()]
+        added = [at - near[number] for number, at in heard.items() if number in near and heard is not near]
+        table.add(
+            way,
+            us=percentiles(whole, PERCENTS, 1e6),
+            added_us=percentiles(added, PERCENTS, 1e6),
+            lost=len(sent.keys() - heard.keys()),
+        )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program. Returns its exit code."""
-    program = Program("benchmarks.hardware", __doc__)
-    program.size("count", full=1_000, quick=20, help="messages in a round, 16,384 at most")
-    program.size("rate", full=200.0, quick=200.0, help="messages a second")
-    return program.run(measure, argv)
-
+BENCHMARK = Benchmark("benchmarks.hardware", __doc__, tables, measure)
+BENCHMARK.size("count", 1_000, 20, "messages in a round, 16,384 at most")
+BENCHMARK.size("rate", 200.0, 200.0, "messages a second")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.run())

@@ -18,8 +18,8 @@ import argparse
 import sys
 
 from . import clients, servers
-from .program import Program
-from .table import Column, Table, median, noise, percentile
+from .runner import Benchmark
+from .table import Column, Table, middle, noise_column, percentiles, ratio
 
 SERVERS = {"midinet": "midinet_loop", "asyncio+mido": "asyncio_streams", "mido": "mido_sockets"}
 
@@ -31,57 +31,37 @@ CLIENTS: dict[str, clients.Client] = {
     "bare socket": clients.bare_socket,
 }
 
-REFERENCE = ("mido", "mido")
-
 PERCENTS = (50.0, 99.0, 99.9, 100.0)
 
 
-def measure(options: argparse.Namespace) -> list[Table]:
-    """Measure what the module says."""
+def tables(options: argparse.Namespace) -> list[Table]:
+    """Return the one table."""
+    columns = [
+        *(
+            Column(title, middle("us_by_percent", percent))
+            for title, percent in zip(("median µs", "99 % µs", "99.9 % µs", "max µs"), PERCENTS, strict=True)
+        ),
+        Column("x mido", ratio("median_us", lambda head: ("mido", "mido"), inverse=True), ".1f"),
+        noise_column("median_us"),
+    ]
+    title = f"Round trip, {options.count:,} messages a round at {options.rate:,.0f}/s"
+    return [Table(title, ["server", "client"], columns)]
+
+
+def measure(options: argparse.Namespace, table: Table) -> None:
+    """Measure a round: every client at every server."""
     waits = clients.pauses(options.count, options.rate)
-    # By (server, client): the microseconds of each round at each of PERCENTS.
-    results: dict[tuple[str, str], list[list[float]]] = {
-        (server, client): [] for server in SERVERS for client in CLIENTS
-    }
-    for _ in range(options.rounds):
-        for server, peer in SERVERS.items():
-            with servers.start(peer, "echo", options.cores) as running:
-                for client, function in CLIENTS.items():
-                    taken = clients.round_trips(function, running.portno, waits)
-                    results[server, client].append([percentile(taken, percent) * 1e6 for percent in PERCENTS])
-    table = Table(
-        f"Round trip, {options.count:,} messages a round at {options.rate:,.0f}/s",
-        [
-            Column("server"),
-            Column("client"),
-            Column("median µs"),
-            Column("99 % µs"),
-            Column("99.9 % µs"),
-            Column("max µs"),
-            Column("x mido", ".1f"),
-            Column("noise %", ".0f"),
-        ],
-    )
-    reference = [figures[0] for figures in results[REFERENCE]]
-    for (server, client), rounds in results.items():
-        medians = [figures[0] for figures in rounds]
-        ratios = [other / own for own, other in zip(medians, reference, strict=True)]
-        figures = [median(column) for column in zip(*rounds, strict=True)]
-        table.rows.append([server, client, *figures, median(ratios), noise(medians)])
-        table.rounds += [
-            {"server": server, "client": client, "us_by_percent": dict(zip(PERCENTS, figures, strict=True))}
-            for figures in rounds
-        ]
-    return [table]
+    for server, peer in SERVERS.items():
+        with servers.start(peer, "echo", options.cores) as running:
+            for client, function in CLIENTS.items():
+                us = percentiles(clients.round_trips(function, running.portno, waits), PERCENTS, 1e6)
+                figures = dict(zip(PERCENTS, us, strict=True))
+                table.add(server, client, median_us=us[0], us_by_percent=figures)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program. Returns its exit code."""
-    program = Program("benchmarks.latency", __doc__)
-    program.size("count", full=2_000, quick=15, help="round trips in a round")
-    program.size("rate", full=1_000.0, quick=1_000.0, help="messages a second")
-    return program.run(measure, argv)
-
+BENCHMARK = Benchmark("benchmarks.latency", __doc__, tables, measure)
+BENCHMARK.size("count", 2_000, 15, "round trips in a round")
+BENCHMARK.size("rate", 1_000.0, 1_000.0, "messages a second")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.run())

@@ -12,6 +12,7 @@ measured at its own speed instead of being buried.
 
 from __future__ import annotations
 
+import argparse
 import selectors
 import socket
 import time
@@ -29,6 +30,8 @@ from .protocols import MIDI, Protocol
 if TYPE_CHECKING:
     from typing import Self
 
+    from .runner import Benchmark
+
 # Messages, published over and over in this order.
 _RING_FRAMES = 65536
 _READ_BYTES = 65536
@@ -42,6 +45,13 @@ _PROBE = b"\x80\x00\x00"
 # After this, nothing that was published before is still under way. A tune request is in no stream of these
 # benchmarks, and in no snapshot of a server that was played to before.
 _MARKER = b"\xf6"
+
+
+def add_sizes(benchmark: Benchmark) -> None:
+    """Give a benchmark the options of `Load.saturate`."""
+    benchmark.size("seconds", 1.0, 0.02, "how long to publish at a time")
+    benchmark.size("window", 2_000, 200, "messages ahead of the slowest subscriber")
+    benchmark.size("batch", 16, 16, "messages in one write at full speed")
 
 
 @dataclass
@@ -59,6 +69,16 @@ class Result:
     """From the first message published to the last delivery."""
     latencies_by_subscriber: list[array[float]] = field(default_factory=list)
     """Seconds from the publisher's write to the subscriber's read, for every delivery of a paced run."""
+
+    @property
+    def speed(self) -> float:
+        """Deliveries a second."""
+        return self.deliveries / self.seconds if self.seconds else 0.0
+
+    @property
+    def failed(self) -> int:
+        """What was lost or wrong."""
+        return self.lost + self.wrong
 
     @property
     def latencies(self) -> array[float]:
@@ -150,6 +170,11 @@ class Load:
             elif now - last > _MAX_SILENCE_S:
                 break
         return self._result(sent, last - start)
+
+    def saturate_as(self, options: argparse.Namespace) -> Result:
+        """Publish as fast as the server delivers, in the sizes of `add_sizes`."""
+        window = max(options.window, options.batch)
+        return self.saturate(seconds=options.seconds, window=window, batch=options.batch)
 
     def pace(self, *, count: int, rate: float) -> Result:
         """Publish a message at a time, at times of a clock.

@@ -102,6 +102,15 @@ def pin(core: int) -> None:
         os.sched_setaffinity(0, {core})
 
 
+def memory_kib(pid: int) -> float | None:
+    """Return the memory that a process has at present, in KiB, or None where the system does not tell."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next(float(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
 def cpu_seconds(pid: int) -> float | None:
     """Return the processor time that a process has used, in seconds, or None where it cannot be read."""
     if sys.platform != "linux":

@@ -19,8 +19,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import TypeVar
 
 import mido
 
@@ -28,137 +26,86 @@ import midinet
 from midinet.wire.codec import decode, encode
 
 from . import streams
-from .program import Program, bounded
-from .table import Cell, Column, Table, median, noise
+from .runner import Benchmark, bounded
+from .table import Column, Table, middle, noise_column, ratio
 
 CHUNK_BYTES = 4096
 
-# One round of one contender: how many messages came out, and how many seconds it took.
-Round = tuple[int, float]
-Contender = Callable[[], Round]
-
-T = TypeVar("T")
+# By subject, who is measured: the first is what the ratios are to.
+_PARSERS = ("mido.Parser", "midinet Parser.feed", "midinet Parser.frames")
+_FIRST = {"decode one frame": "mido Message.from_bytes", "encode one message": "mido Message.bin"}
 
 
-def feed_mido(chunks: Sequence[bytes]) -> Round:
+def count_from(feed: Callable[[bytes], Iterable[object]], chunks: Iterable[bytes]) -> int:
+    """Take what comes out of each chunk one by one."""
+    count = 0
+    for chunk in chunks:
+        for _ in feed(chunk):
+            count += 1
+    return count
+
+
+def count_from_mido(chunks: Iterable[bytes]) -> int:
+    """Do as `count_from`, by mido's parser."""
     parser = mido.Parser()
     count = 0
-    start = time.perf_counter()
     for chunk in chunks:
         parser.feed(chunk)
         for _ in parser:
             count += 1
-    return count, time.perf_counter() - start
+    return count
 
 
-def feed_midinet(chunks: Sequence[bytes]) -> Round:
-    feed = midinet.Parser().feed
-    count = 0
-    start = time.perf_counter()
-    for chunk in chunks:
-        for _ in feed(chunk):
-            count += 1
-    return count, time.perf_counter() - start
-
-
-def frames_midinet(chunks: Sequence[bytes]) -> Round:
-    frames = midinet.Parser().frames
-    count = 0
-    start = time.perf_counter()
-    for chunk in chunks:
-        for _ in frames(chunk):
-            count += 1
-    return count, time.perf_counter() - start
-
-
-def each(function: Callable[[T], object], values: Iterable[T]) -> Round:
-    count = 0
-    start = time.perf_counter()
+def count_each(function: Callable[[object], object], values: Sequence[object]) -> int:
+    """Call a function with each of the values."""
     for value in values:
         function(value)
-        count += 1
-    return count, time.perf_counter() - start
+    return len(values)
 
 
-def compare(
-    table: Table, subject: str, sent: int, contenders: dict[str, Contender], *, rounds: int, reference: str
-) -> None:
-    """Take the contenders in turn for so many rounds and add a row for each."""
-    results: dict[str, list[Round]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, contender in contenders.items():
-            with bounded():
-                results[name].append(contender())
-    speeds = {name: [count / seconds for count, seconds in done] for name, done in results.items()}
-    for name, done in results.items():
-        ratios = [own / other for own, other in zip(speeds[name], speeds[reference], strict=True)]
-        read = done[0][0] / sent
-        row: list[Cell] = [subject, name, median(speeds[name]), noise(speeds[name]), median(ratios), read]
-        table.rows.append(row)
-        table.rounds += [
-            {"subject": subject, "with": name, "messages_per_s": speed} for speed in speeds[name]
-        ]
+def tables(options: argparse.Namespace) -> list[Table]:
+    """Return the one table."""
+    columns = [
+        Column("messages/s", middle("messages_per_s")),
+        noise_column("messages_per_s"),
+        Column(
+            "x mido", ratio("messages_per_s", lambda head: (head[0], _FIRST.get(head[0], _PARSERS[0]))), ".1f"
+        ),
+        Column("read", middle("read"), ".1%"),
+    ]
+    return [Table("Bytes to messages and back, one core", ["subject", "with"], columns)]
 
 
-def measure(options: argparse.Namespace) -> list[Table]:
-    """Measure what the module says."""
-    table = Table(
-        "Bytes to messages and back, one core",
-        [
-            Column("subject"),
-            Column("with"),
-            Column("messages/s"),
-            Column("noise %", ".0f"),
-            Column("x mido", ".1f"),
-            Column("read", ".1%"),
-        ],
-    )
-    count = options.count
-    frames = streams.channel_frames(count)
-    for subject, stream in [
-        ("played", b"".join(streams.played_frames(count))),
+def measure(options: argparse.Namespace, table: Table) -> None:
+    """Measure a round: everybody in turn."""
+    sent = options.count
+    frames = streams.channel_frames(sent)
+
+    def add(subject: str, name: str, function: Callable[..., int], *arguments: object) -> None:
+        with bounded():
+            start = time.perf_counter()
+            count = function(*arguments)
+            speed = count / (time.perf_counter() - start)
+        table.add(subject, name, messages_per_s=speed, read=count / sent)
+
+    for subject, stream in (
+        ("played", b"".join(streams.played_frames(sent))),
         ("all kinds", b"".join(frames)),
-        ("running status, clock", streams.instrument_stream(count)),
-    ]:
+        ("running status, clock", streams.instrument_stream(sent)),
+    ):
         chunks = [stream[at : at + CHUNK_BYTES] for at in range(0, len(stream), CHUNK_BYTES)]
-        contenders: dict[str, Contender] = {
-            "mido.Parser": partial(feed_mido, chunks),
-            "midinet Parser.feed": partial(feed_midinet, chunks),
-            "midinet Parser.frames": partial(frames_midinet, chunks),
-        }
-        compare(table, subject, count, contenders, rounds=options.rounds, reference="mido.Parser")
+        add(subject, _PARSERS[0], count_from_mido, chunks)
+        add(subject, _PARSERS[1], count_from, midinet.Parser().feed, chunks)
+        add(subject, _PARSERS[2], count_from, midinet.Parser().frames, chunks)
     messages = [mido.Message.from_bytes(frame) for frame in frames]
-    compare(
-        table,
-        "decode one frame",
-        count,
-        {
-            "mido Message.from_bytes": partial(each, mido.Message.from_bytes, frames),
-            "midinet decode": partial(each, decode, frames),
-        },
-        rounds=options.rounds,
-        reference="mido Message.from_bytes",
-    )
-    compare(
-        table,
-        "encode one message",
-        count,
-        {
-            "mido Message.bin": partial(each, mido.Message.bin, messages),
-            "midinet encode": partial(each, encode, messages),
-        },
-        rounds=options.rounds,
-        reference="mido Message.bin",
-    )
-    return [table]
+    add("decode one frame", "mido Message.from_bytes", count_each, mido.Message.from_bytes, frames)
+    add("decode one frame", "midinet decode", count_each, decode, frames)
+    add("encode one message", "mido Message.bin", count_each, mido.Message.bin, messages)
+    add("encode one message", "midinet encode", count_each, encode, messages)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program. Returns its exit code."""
-    program = Program("benchmarks.parser", __doc__)
-    program.size("count", full=100_000, quick=2_000, help="messages in each stream")
-    return program.run(measure, argv)
-
+BENCHMARK = Benchmark("benchmarks.parser", __doc__, tables, measure)
+BENCHMARK.size("count", 100_000, 2_000, "messages in each stream")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.run())

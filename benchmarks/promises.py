@@ -4,6 +4,8 @@ Every line says what is promised, the bound, the median and the worst of what wa
 single value was within the bound. Times are in ms (milliseconds) or s, rates in messages a second (/s). What
 this machine cannot measure says so: two hosts with a cable between them, for one, take Linux and root.
 
+What measures them is what the tests run in small, in tests/promises.
+
 The server is midinet's hub in a process of its own, on a core of its own. The peers are bare sockets in this
 process, save where it is midinet's own client that promises something. `--only` measures a part:
 
@@ -20,77 +22,63 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
 
-from .program import Program, bounded
-from .promised import back, dead, door, end, memory, notes, slow
-from .promised.finding import Finding
-from .table import Column, Table
+from .runner import Benchmark, NothingToMeasureError, bounded
+from .table import Cell, Column, Figure, Head, Table
 
-# By name, what measures a part of the promises.
-PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Finding]]] = {
-    "notes": notes.measure,
-    "slow": slow.measure,
-    "back": back.measure,
-    "dead": dead.measure,
-    "door": door.measure,
-    "end": end.measure,
-    "memory": memory.measure,
-}
+# The parts of `tests.promises`.
+PARTS = ("notes", "slow", "back", "dead", "door", "end", "memory")
 
 # Seconds that one part may take.
 _MAX_PART_S = 400.0
 
-_TITLES = ["promise", "at most", "median", "worst", "kept"]
+
+def _written(place: int) -> Figure:
+    def figure(table: Table, head: Head) -> Cell:
+        cell: Cell = table.rounds[head][0]["written"][place]
+        return cell
+
+    return figure
 
 
-def measure(options: argparse.Namespace) -> list[Table]:
-    """Measure what the module says."""
-    findings: list[Finding] = []
+def tables(options: argparse.Namespace) -> list[Table]:
+    """Return the one table."""
+    titles = ("at most", "median", "worst", "kept")
+    columns = [Column(title, _written(place)) for place, title in enumerate(titles)]
+    return [Table("What is promised and what was measured", ["promise"], columns, as_added=True)]
+
+
+def measure(options: argparse.Namespace, table: Table) -> None:
+    """Measure every part, one after the other."""
+    try:
+        # The measuring is the tests' own: these have what it takes.
+        from tests.promises import PARTS as parts
+        from tests.promises.finding import Finding
+    except ImportError as error:
+        raise NothingToMeasureError(f"{error} (pip install 'midinet[test]')") from None
     for name in options.only:
         try:
             with bounded(_MAX_PART_S):
-                for finding in PARTS[name](options):
-                    findings.append(finding)
+                for finding in parts[name](options):
+                    table.add(finding.promise, **finding.figures())
         except (OSError, AssertionError) as error:
             # The others are still worth to be measured.
-            findings.append(Finding(f"the rest of {name}", None, why_not=f"it failed: {error}"))
-    table = Table("What is promised and what was measured", [Column(title) for title in _TITLES])
-    for finding in findings:
-        table.rows.append(finding.cells())
-        table.rounds.append(
-            {
-                "promise": finding.promise,
-                "bound": finding.bound,
-                "unit": finding.unit,
-                "values": list(finding.values),
-                "kept": finding.kept,
-                "why_not": finding.why_not,
-            }
-        )
-    return [table]
+            failed = Finding(f"the rest of {name}", None, why_not=f"it failed: {error}")
+            table.add(failed.promise, **failed.figures())
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program. Returns its exit code."""
-    program = Program("benchmarks.promises", __doc__)
-    program.choice("only", among=list(PARTS), help="the parts to measure (default: all)")
-    program.size("listeners", full=[1, 32], quick=[1, 2], help="who hears a client that is gone")
-    program.size("repeats", full=20, quick=1, help="how often each end of a client is measured")
-    program.size("count", full=2_000, quick=50, help="messages for a latency beside a stalled reader")
-    program.size("seconds", full=1.0, quick=0.1, help="how long to flood")
-    program.size("stalled", full=256, quick=8, help="stalled readers")
-    program.size(
-        "seconds_stalled", full=4.0, quick=0.3, help="how long they are stalled; at 5 they are let go"
-    )
-    program.size("clients", full=200, quick=10, help="clients that come back")
-    program.size("drippers", full=1_000, quick=20, help="peers that drip a byte a second")
-    program.size("handshakes", full=500, quick=10, help="peers that stall in the TLS handshake")
-    program.size(
-        "connects", full=10_000, quick=100, help="connects and disconnects, a fifth of them with TLS"
-    )
-    return program.run(measure, argv)
-
+BENCHMARK = Benchmark("benchmarks.promises", __doc__, tables, measure, once=True)
+BENCHMARK.choice("only", PARTS, "the parts to measure (default: all)")
+BENCHMARK.size("listeners", [1, 32], [1, 2], "who hears a client that is gone")
+BENCHMARK.size("repeats", 20, 1, "how often each end of a client is measured")
+BENCHMARK.size("count", 2_000, 50, "messages for a latency beside a stalled reader")
+BENCHMARK.size("seconds", 1.0, 0.1, "how long to flood")
+BENCHMARK.size("stalled", 256, 8, "stalled readers")
+BENCHMARK.size("seconds_stalled", 4.0, 0.3, "how long they are stalled; at 5 they are let go")
+BENCHMARK.size("clients", 200, 10, "clients that come back")
+BENCHMARK.size("drippers", 1_000, 20, "peers that drip a byte a second")
+BENCHMARK.size("handshakes", 500, 10, "peers that stall in the TLS handshake")
+BENCHMARK.size("connects", 10_000, 100, "connects and disconnects, a fifth of them with TLS")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.run())

@@ -44,18 +44,18 @@ import signal
 import socket
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from . import servers, streams
 from .contenders import Contender, choose
 from .crowd import Crowd, allow_descriptors, connect, send_some
-from .load import Load, Result
-from .program import NothingToMeasureError, Program, bounded
+from .load import Load, Result, add_sizes
 from .protocols import NATS
-from .table import Cell, Column, Table, median, noise, percentiles
+from .runner import Benchmark, NothingToMeasureError, OptionError, bounded, cpu_us
+from .table import Column, Table, median, middle, noise_column, percentiles, total
 
 PERCENTS = (50.0, 99.0)
 
@@ -90,161 +90,183 @@ class Joined:
     broker: servers.Server | None = None
 
     @property
+    def portno(self) -> int:
+        """Where the first listens, at which the publisher is."""
+        return self.hubs[0].portno
+
+    @property
     def others(self) -> list[int]:
         """Where all but the first listen."""
         return [hub.portno for hub in self.hubs[1:]]
 
     def cpu_seconds(self) -> list[float | None]:
         """Return the processor time of each hub and of the nats-server."""
-        every = [*self.hubs, self.broker]
-        return [None if server is None else server.cpu_seconds() for server in every]
+        return [None if server is None else server.cpu_seconds() for server in [*self.hubs, self.broker]]
 
 
-@dataclass(frozen=True)
-class ScaleRound:
-    """What one round of some hubs gave at full speed."""
-
-    speed: float
-    hubs_us: float | None
-    broker_us: float | None
-    lost: int
-
-
-@dataclass(frozen=True)
-class HopRound:
-    """What one round gave with a client at the publisher's server and one at another: at PERCENTS."""
-
-    own_us: list[float]
-    other_us: list[float]
-    lost: int
-
-    @property
-    def hop_us(self) -> float | None:
-        """What the way to the other server adds."""
-        if not self.other_us:
-            return None
-        return self.other_us[0] - (self.own_us[0] if self.own_us else 0.0)
-
-
-@dataclass(frozen=True)
-class OwnRound:
-    """What one round gave with a hub's own clients: latencies at PERCENTS."""
-
-    speed: float
-    own_us: list[float]
-    lost: int
-
-
-@dataclass(frozen=True)
-class CostRound:
-    """What one round of some hubs without clients gave, for each message."""
-
-    sender_us: float | None
-    hearer_us: float | None
-    broker_us: float | None
+def tables(options: argparse.Namespace) -> list[Table]:
+    """Return the tables of deliveries, latency, cost and of a hub's own clients."""
+    if min(options.hubs) < 2:
+        raise OptionError("--hubs has to be 2 at least")
+    if max(options.together) > _RING_FRAMES:
+        raise OptionError(f"--together has to be {_RING_FRAMES:,} at most")
+    speed = [Column("deliveries/s", middle("speed")), noise_column("speed")]
+    lost = Column("lost", total("lost"))
+    scale = [
+        *speed,
+        Column("x one hub", middle("times_one_hub"), ".2f"),
+        Column("hubs CPU µs", middle("hubs_us"), ".3f"),
+        Column("NATS CPU µs", middle("broker_us"), ".4f"),
+        lost,
+    ]
+    hop = [
+        Column("own median µs", middle("own_us", 0)),
+        Column("99 % µs", middle("own_us", 1)),
+        Column("other median µs", middle("other_us", 0)),
+        Column("99 % µs", middle("other_us", 1)),
+        Column("hop µs", middle("hop_us")),
+        noise_column("hop_us"),
+        lost,
+    ]
+    cost = [
+        Column(f"{who} CPU µs", middle(f"{name}_us"), ".2f")
+        for who, name in (("sender", "sender"), ("hearer", "hearer"), ("NATS", "broker"))
+    ]
+    own = [*speed, Column("median µs", middle("own_us", 0)), Column("99 % µs", middle("own_us", 1)), lost]
+    rate = f"{options.rate:,.0f}"
+    return [
+        Table("Deliveries at full speed", ["hubs", "clients each"], scale, as_added=True),
+        Table(f"Latency at {rate} messages/s", ["joined by"], hop),
+        Table(
+            f"What hubs without clients do for a message; {rate} writes/s",
+            ["messages at once", "other hubs"],
+            cost,
+        ),
+        Table(f"{_OWN_CLIENTS} clients of one hub; latency at {rate} messages/s", ["broker"], own),
+    ]
 
 
-@dataclass
-class Rounds:
-    """What was measured so far."""
+def measure(options: argparse.Namespace, scale: Table, hop: Table, cost: Table, own: Table) -> None:
+    """Measure a round of everything."""
+    brokers, _ = choose(["nats-server"])
+    if not brokers:
+        raise NothingToMeasureError("nats-server is not installed (Debian: apt-get install nats-server)")
+    if importlib.util.find_spec("nats") is None:
+        raise NothingToMeasureError("nats-py is not installed (pip install 'midinet[nats]')")
+    # Servers have as many as the program that starts them.
+    allow_descriptors(_most_clients(options))
+    with _hubs(1, options) as alone:
+        _measure_costs(alone, options, cost)
+        _measure_states(alone, brokers[0], options, own)
+        for count in options.hubs:
+            with _broker(brokers[0], options) as broker, _hubs(count, options, broker) as joined:
+                _measure_costs(joined, options, cost)
+                if count == options.hubs[0]:
+                    _measure_hops(alone, joined, broker, options, hop)
+                for clients in options.clients:
+                    one = _measure_scale(alone, count * clients, options)
+                    both = _measure_scale(joined, count * clients, options)
+                    scale.add(1, count * clients, **one)
+                    times = both["speed"] / one["speed"] if one["speed"] else None
+                    scale.add(count, clients, times_one_hub=times, **both)
 
-    scale: defaultdict[tuple[int, int], list[tuple[ScaleRound, ScaleRound]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-    """By hubs and clients at each: of one hub that has all the clients, and of the hubs."""
-    hop: defaultdict[str, list[HopRound]] = field(default_factory=lambda: defaultdict(list))
-    """By what the servers are joined by."""
-    own: defaultdict[str, list[OwnRound]] = field(default_factory=lambda: defaultdict(list))
-    """By what the broker was at."""
-    cost: defaultdict[tuple[int, int], list[CostRound]] = field(default_factory=lambda: defaultdict(list))
-    """By messages at once and hubs."""
 
-
-def measure_scale(joined: Joined, clients: int, options: argparse.Namespace) -> ScaleRound:
+def _measure_scale(joined: Joined, clients: int, options: argparse.Namespace) -> dict[str, Any]:
     """Deliver to clients of all the hubs at full speed, once."""
-    with bounded(), Load(joined.hubs[0].portno, clients, others=joined.others) as load:
+    with bounded(), Load(joined.portno, clients, others=joined.others) as load:
         before = joined.cpu_seconds()
-        fast = load.saturate(
-            seconds=options.seconds, window=max(options.window, options.batch), batch=options.batch
-        )
-        after = joined.cpu_seconds()
-    *hubs_us, broker_us = _costs_us(before, after, fast.deliveries)
+        fast = load.saturate_as(options)
+        *hubs_us, broker_us = _costs_us(before, joined.cpu_seconds(), fast.deliveries)
     known = [one for one in hubs_us if one is not None]
-    return ScaleRound(
-        speed=fast.deliveries / fast.seconds if fast.seconds else 0.0,
-        hubs_us=sum(known) if known else None,
-        broker_us=broker_us,
-        lost=fast.lost + fast.wrong,
-    )
+    hubs = sum(known) if known else None
+    return {"speed": fast.speed, "hubs_us": hubs, "broker_us": broker_us, "lost": fast.failed}
 
 
 def _costs_us(
     before: Sequence[float | None], after: Sequence[float | None], messages: int
 ) -> list[float | None]:
-    return [
-        None if start is None or end is None or not messages else (end - start) / messages * 1e6
-        for start, end in zip(before, after, strict=True)
-    ]
+    return [cpu_us(start, end, messages) for start, end in zip(before, after, strict=True)]
 
 
-def measure_hop(joined: Joined, options: argparse.Namespace) -> HopRound:
+def _measure_hops(
+    alone: Joined, joined: Joined, broker: servers.Server, options: argparse.Namespace, table: Table
+) -> None:
     """Time messages to a client at the publisher's server, and to one at another if there is one."""
-    others = joined.others[:1]
-    with bounded(), Load(joined.hubs[0].portno, 1 + len(others), others=others) as load:
-        paced = load.pace(count=options.count, rate=options.rate)
-    *other_us, own_us = _latencies_us(paced)
-    return HopRound(own_us, other_us[0] if other_us else [], paced.lost + paced.wrong)
 
+    def add(name: str, servers: Joined) -> None:
+        others = servers.others[:1]
+        with bounded(), Load(servers.portno, 1 + len(others), others=others) as load:
+            paced = load.pace(count=options.count, rate=options.rate)
+        *other_us, own_us = _latencies_us(paced)
+        add_row(name, own_us, other_us[0] if other_us else [], paced.failed)
 
-def measure_bare_hop(broker: servers.Server, options: argparse.Namespace) -> HopRound:
-    """Time messages from a client of a nats-server to another."""
+    def add_row(name: str, own_us: list[float], other_us: list[float], lost: int) -> None:
+        hop_us = other_us[0] - (own_us[0] if own_us else 0.0) if other_us else None
+        table.add(name, own_us=own_us, other_us=other_us, hop_us=hop_us, lost=lost)
+
+    add(ALONE, alone)
+    add(HUBS, joined)
+    if importlib.util.find_spec("uvloop") is not None:
+        with _hubs(2, options, broker, session="on-uvloop", uvloop=True) as faster:
+            add(UVLOOP_HUBS, faster)
+    with _servers("nats_joint", 2, options, broker, broker=_url(broker)) as bare:
+        add(NATS_PY, bare)
     with bounded(), Load(broker.portno, 1, NATS) as load:
         paced = load.pace(count=options.count, rate=options.rate)
-    return HopRound([], _latencies_us(paced)[0], paced.lost + paced.wrong)
+    add_row(NATS_SERVER, [], _latencies_us(paced)[0], paced.failed)
 
 
 def _latencies_us(paced: Result) -> list[list[float]]:
     """Return each subscriber's latency at PERCENTS."""
-    return [
-        [seconds * 1e6 for seconds in percentiles(latencies, PERCENTS)] if latencies else []
-        for latencies in paced.latencies_by_subscriber
-    ]
+    return [percentiles(latencies, PERCENTS, 1e6) for latencies in paced.latencies_by_subscriber]
 
 
-def measure_own(hub: servers.Server, options: argparse.Namespace) -> OwnRound:
-    """Serve a hub's own clients, at full speed and then paced."""
-    with bounded(), Load(hub.portno, _OWN_CLIENTS) as load:
-        fast = load.saturate(
-            seconds=options.seconds, window=max(options.window, options.batch), batch=options.batch
-        )
-        paced = load.pace(count=options.count, rate=options.rate)
-    latencies = [one for every in paced.latencies_by_subscriber for one in every]
-    return OwnRound(
-        speed=fast.deliveries / fast.seconds if fast.seconds else 0.0,
-        own_us=[seconds * 1e6 for seconds in percentiles(latencies, PERCENTS)] if latencies else [],
-        lost=fast.lost + fast.wrong + paced.lost + paced.wrong,
-    )
+def _measure_states(alone: Joined, contender: Contender, options: argparse.Namespace, table: Table) -> None:
+    """Serve a hub's own clients, at full speed and then paced, whatever the broker is at."""
+
+    def add(state: str, hub: Joined) -> None:
+        with bounded(), Load(hub.portno, _OWN_CLIENTS) as load:
+            fast = load.saturate_as(options)
+            paced = load.pace(count=options.count, rate=options.rate)
+        own_us = percentiles(paced.latencies, PERCENTS, 1e6)
+        table.add(state, speed=fast.speed, own_us=own_us, lost=fast.failed + paced.failed)
+
+    none, there, stopped, killed = STATES
+    add(none, alone)
+    with _broker(contender, options) as broker, _hubs(2, options, broker) as joined:
+        add(there, joined)
+        for state, number in ((stopped, signal.SIGSTOP), (killed, signal.SIGKILL)):
+            os.kill(broker.pid, number)
+            add(state, joined)
 
 
-def measure_cost(joined: Joined, at_once: int, options: argparse.Namespace) -> CostRound:
+def _measure_costs(joined: Joined, options: argparse.Namespace, table: Table) -> None:
     """Measure what hubs do for each other, with nobody there but a publisher."""
-    frames = streams.played_frames(_RING_FRAMES // at_once * at_once)
-    writes = [b"".join(frames[at : at + at_once]) for at in range(0, len(frames), at_once)]
     count = max(1, round(options.seconds * options.rate))
-    with bounded(), connect(joined.hubs[0].portno) as sender:
-        _reach_all(sender, joined)
-        before = joined.cpu_seconds()
-        start = time.perf_counter()
-        for number in range(count):
-            while time.perf_counter() - start < number / options.rate:
-                pass
-            data = writes[number % len(writes)]
-            while data:
-                data = data[send_some(sender, data) :]
-        _reach_all(sender, joined)
-        after = joined.cpu_seconds()
-    sender_us, *hearers_us, broker_us = _costs_us(before, after, count * at_once)
-    return CostRound(sender_us, _median(hearers_us), broker_us)
+    for at_once in options.together:
+        frames = streams.played_frames(_RING_FRAMES // at_once * at_once)
+        writes = [b"".join(frames[at : at + at_once]) for at in range(0, len(frames), at_once)]
+        with bounded(), connect(joined.portno) as sender:
+            _reach_all(sender, joined)
+            before = joined.cpu_seconds()
+            start = time.perf_counter()
+            for number in range(count):
+                while time.perf_counter() - start < number / options.rate:
+                    pass
+                data = writes[number % len(writes)]
+                while data:
+                    data = data[send_some(sender, data) :]
+            _reach_all(sender, joined)
+            costs = _costs_us(before, joined.cpu_seconds(), count * at_once)
+        sender_us, *hearers_us, broker_us = costs
+        known = [one for one in hearers_us if one is not None]
+        table.add(
+            at_once,
+            len(joined.others),
+            sender_us=sender_us,
+            hearer_us=median(known) if known else None,
+            broker_us=broker_us,
+        )
 
 
 def _reach_all(sender: socket.socket, joined: Joined) -> None:
@@ -254,82 +276,12 @@ def _reach_all(sender: socket.socket, joined: Joined) -> None:
             witness.settle(sender)
 
 
-def measure(options: argparse.Namespace) -> list[Table]:
-    """Measure what the module says."""
-    if min(options.hubs) < 2:
-        raise SystemExit("--hubs has to be 2 at least")
-    if max(options.together) > _RING_FRAMES:
-        raise SystemExit(f"--together has to be {_RING_FRAMES:,} at most")
-    brokers, _ = choose(["nats-server"])
-    if not brokers:
-        raise NothingToMeasureError("nats-server is not installed (Debian: apt-get install nats-server)")
-    if importlib.util.find_spec("nats") is None:
-        raise NothingToMeasureError("nats-py is not installed (pip install 'midinet[nats]')")
-    rounds = Rounds()
-    # Servers have as many as the program that starts them.
-    allow_descriptors(_most_clients(options))
-    for _ in range(options.rounds):
-        _measure_round(rounds, brokers[0], options)
-    return [
-        _scale_table(rounds),
-        _hop_table(rounds, options),
-        _cost_table(rounds, options),
-        _own_table(rounds, options),
-    ]
-
-
 def _most_clients(options: argparse.Namespace) -> int:
     return int(max(options.hubs) * max(options.clients)) + _OTHERS
 
 
-def _measure_round(rounds: Rounds, contender: Contender, options: argparse.Namespace) -> None:
-    with _hubs(1, options) as alone:
-        _measure_costs(rounds, alone, options)
-        _measure_states(rounds, alone, contender, options)
-        for count in options.hubs:
-            with (
-                servers.start(contender.peer, "relay", options.cores, **contender.options) as broker,
-                _hubs(count, options, broker) as joined,
-            ):
-                _measure_costs(rounds, joined, options)
-                if count == options.hubs[0]:
-                    _measure_hops(rounds, alone, joined, broker, options)
-                for clients in options.clients:
-                    total = count * clients
-                    rounds.scale[count, clients].append(
-                        (measure_scale(alone, total, options), measure_scale(joined, total, options))
-                    )
-
-
-def _measure_states(rounds: Rounds, alone: Joined, contender: Contender, options: argparse.Namespace) -> None:
-    none, there, stopped, killed = STATES
-    rounds.own[none].append(measure_own(alone.hubs[0], options))
-    with (
-        servers.start(contender.peer, "relay", options.cores, **contender.options) as broker,
-        _hubs(2, options, broker) as joined,
-    ):
-        rounds.own[there].append(measure_own(joined.hubs[0], options))
-        for state, number in ((stopped, signal.SIGSTOP), (killed, signal.SIGKILL)):
-            os.kill(broker.pid, number)
-            rounds.own[state].append(measure_own(joined.hubs[0], options))
-
-
-def _measure_costs(rounds: Rounds, joined: Joined, options: argparse.Namespace) -> None:
-    for at_once in options.together:
-        rounds.cost[at_once, len(joined.hubs)].append(measure_cost(joined, at_once, options))
-
-
-def _measure_hops(
-    rounds: Rounds, alone: Joined, joined: Joined, broker: servers.Server, options: argparse.Namespace
-) -> None:
-    rounds.hop[ALONE].append(measure_hop(alone, options))
-    rounds.hop[HUBS].append(measure_hop(joined, options))
-    if importlib.util.find_spec("uvloop") is not None:
-        with _hubs(2, options, broker, session="on-uvloop", uvloop=True) as faster:
-            rounds.hop[UVLOOP_HUBS].append(measure_hop(faster, options))
-    with _servers("nats_joint", 2, options, broker, broker=_url(broker)) as bare:
-        rounds.hop[NATS_PY].append(measure_hop(bare, options))
-    rounds.hop[NATS_SERVER].append(measure_bare_hop(broker, options))
+def _broker(contender: Contender, options: argparse.Namespace) -> AbstractContextManager[servers.Server]:
+    return servers.start(contender.peer, "relay", options.cores, **contender.options)
 
 
 def _hubs(
@@ -356,157 +308,13 @@ def _url(broker: servers.Server) -> str:
     return f"nats://127.0.0.1:{broker.portno}"
 
 
-def _scale_table(rounds: Rounds) -> Table:
-    table = Table(
-        "Deliveries at full speed",
-        [
-            Column("hubs"),
-            Column("clients each"),
-            Column("deliveries/s"),
-            Column("noise %", ".0f"),
-            Column("x one hub", ".2f"),
-            Column("hubs CPU µs", ".3f"),
-            Column("NATS CPU µs", ".4f"),
-            Column("lost"),
-        ],
-    )
-    for (hubs, clients), pairs in sorted(rounds.scale.items()):
-        ratios = [own.speed / other.speed for other, own in pairs if other.speed]
-        alone, joined = zip(*pairs, strict=True)
-        for shown, ratio, done in (
-            ((1, hubs * clients), None, alone),
-            ((hubs, clients), _median(ratios), joined),
-        ):
-            speeds = [one.speed for one in done]
-            table.rows.append(
-                [
-                    *shown,
-                    median(speeds),
-                    noise(speeds),
-                    ratio,
-                    _median([one.hubs_us for one in done]),
-                    _median([one.broker_us for one in done]),
-                    sum(one.lost for one in done),
-                ]
-            )
-            table.rounds += [
-                {"hubs": shown[0], "clients each": shown[1], "round": number, **asdict(one)}
-                for number, one in enumerate(done)
-            ]
-    return table
-
-
-def _hop_table(rounds: Rounds, options: argparse.Namespace) -> Table:
-    table = Table(
-        f"Latency at {options.rate:,.0f} messages/s",
-        [
-            Column("joined by"),
-            Column("own median µs"),
-            Column("99 % µs"),
-            Column("other median µs"),
-            Column("99 % µs"),
-            Column("hop µs"),
-            Column("noise %", ".0f"),
-            Column("lost"),
-        ],
-    )
-    for name, done in rounds.hop.items():
-        hops = [one.hop_us for one in done if one.hop_us is not None]
-        table.rows.append(
-            [
-                name,
-                *_medians([one.own_us for one in done]),
-                *_medians([one.other_us for one in done]),
-                _median(hops),
-                noise(hops) if hops else None,
-                sum(one.lost for one in done),
-            ]
-        )
-        table.rounds += [
-            {"joined by": name, "round": number, **asdict(one)} for number, one in enumerate(done)
-        ]
-    return table
-
-
-def _cost_table(rounds: Rounds, options: argparse.Namespace) -> Table:
-    table = Table(
-        f"What hubs without clients do for a message; {options.rate:,.0f} writes/s",
-        [
-            Column("messages at once"),
-            Column("other hubs"),
-            Column("sender CPU µs", ".2f"),
-            Column("hearer CPU µs", ".2f"),
-            Column("NATS CPU µs", ".2f"),
-        ],
-    )
-    for (at_once, hubs), done in sorted(rounds.cost.items()):
-        table.rows.append(
-            [
-                at_once,
-                hubs - 1,
-                _median([one.sender_us for one in done]),
-                _median([one.hearer_us for one in done]),
-                _median([one.broker_us for one in done]),
-            ]
-        )
-        table.rounds += [
-            {"messages at once": at_once, "hubs": hubs, "round": number, **asdict(one)}
-            for number, one in enumerate(done)
-        ]
-    return table
-
-
-def _own_table(rounds: Rounds, options: argparse.Namespace) -> Table:
-    table = Table(
-        f"{_OWN_CLIENTS} clients of one hub; latency at {options.rate:,.0f} messages/s",
-        [
-            Column("broker"),
-            Column("deliveries/s"),
-            Column("noise %", ".0f"),
-            Column("median µs"),
-            Column("99 % µs"),
-            Column("lost"),
-        ],
-    )
-    for state, done in rounds.own.items():
-        speeds = [one.speed for one in done]
-        table.rows.append(
-            [
-                state,
-                median(speeds),
-                noise(speeds),
-                *_medians([one.own_us for one in done]),
-                sum(one.lost for one in done),
-            ]
-        )
-        table.rounds += [{"broker": state, "round": number, **asdict(one)} for number, one in enumerate(done)]
-    return table
-
-
-def _median(figures: Sequence[float | None]) -> float | None:
-    known = [figure for figure in figures if figure is not None]
-    return median(known) if known else None
-
-
-def _medians(rounds: Sequence[Sequence[float]]) -> list[Cell]:
-    """The medians of figures at PERCENTS, where there are any."""
-    known = [figures for figures in rounds if figures]
-    return [median(column) for column in zip(*known, strict=True)] if known else [None] * len(PERCENTS)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the program. Returns its exit code."""
-    program = Program("benchmarks.session", __doc__)
-    program.size("hubs", full=[2, 3, 4], quick=[2], help="numbers of hubs that are joined")
-    program.size("clients", full=[100, 1_000], quick=[2], help="numbers of clients at each hub")
-    program.size("seconds", full=1.0, quick=0.02, help="how long to publish, for deliveries and for costs")
-    program.size("window", full=2_000, quick=200, help="messages ahead of the slowest client")
-    program.size("batch", full=16, quick=16, help="messages in one write at full speed")
-    program.size("count", full=2_000, quick=15, help="messages for the latency")
-    program.size("rate", full=1_000.0, quick=1_000.0, help="writes a second for latencies and costs")
-    program.size("together", full=[1, 100], quick=[1, 10], help="numbers of messages at once for the cost")
-    return program.run(measure, argv)
-
+BENCHMARK = Benchmark("benchmarks.session", __doc__, tables, measure)
+BENCHMARK.size("hubs", [2, 3, 4], [2], "numbers of hubs that are joined")
+BENCHMARK.size("clients", [100, 1_000], [2], "numbers of clients at each hub")
+BENCHMARK.size("count", 2_000, 15, "messages for the latency")
+BENCHMARK.size("rate", 1_000.0, 1_000.0, "writes a second for latencies and costs")
+BENCHMARK.size("together", [1, 100], [1, 10], "numbers of messages at once for the cost")
+add_sizes(BENCHMARK)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.run())

@@ -17,10 +17,10 @@ better one. "noise" is half the distance between the best and the worst round, f
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import mido
 import mido.sockets
@@ -28,8 +28,8 @@ import mido.sockets
 import midinet.sync
 
 from . import clients, servers, streams
-from .program import Program, bounded
-from .table import Column, Table, median, noise, percentile
+from .runner import Benchmark, bounded
+from .table import Cell, Column, Head, Table, middle, noise_column, percentile
 
 Connect = Callable[[str, int], mido.ports.BaseIOPort]
 
@@ -43,21 +43,6 @@ LIBRARIES: tuple[tuple[str, Connect, clients.Client, str], ...] = (
 
 # The servers that both libraries' clients talk to.
 SERVERS = {"midinet": "midinet_loop", "asyncio+mido": "asyncio_streams", "mido": "mido_sockets"}
-
-
-@dataclass
-class Row:
-    """What the rounds gave for one subject, by library."""
-
-    subject: str
-    unit: str
-    figures: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
-
-    def ratio(self) -> float:
-        """How many times better midinet is, as the median of the rounds."""
-        ratios = [ours / theirs for ours, theirs in zip(*self.figures, strict=True)]
-        ratio = median(ratios)
-        return ratio if self.unit == "messages/s" else 1 / ratio
 
 
 def receive_speed(connect: Connect, portno: int, seconds: float) -> float:
@@ -92,62 +77,50 @@ def send_speed(connect: Connect, portno: int, seconds: float) -> float:
         return count / (time.perf_counter() - start)
 
 
-def measure(options: argparse.Namespace) -> list[Table]:
-    """Measure what the module says."""
-    receive = Row("receive", "messages/s")
-    send = Row("send", "messages/s")
-    shared = {server: Row(f"round trip, {server} server", "µs") for server in SERVERS}
-    own = Row("round trip, own blocking server", "µs")
+def times_better(table: Table, head: Head) -> Cell:
+    """Return how many times better midinet is, as the median of the rounds' ratios."""
+    found = [done[LIBRARIES[0][0]] / done[LIBRARIES[1][0]] for done in table.rounds[head]]
+    return statistics.median(found) if head[1] == "messages/s" else 1 / statistics.median(found)
+
+
+def tables(options: argparse.Namespace) -> list[Table]:
+    """Return the one table."""
+    columns = [
+        *(Column(name, middle(name)) for name, *_ in LIBRARIES),
+        Column("times better", times_better, ".1f"),
+        *(noise_column(name, f"{name.partition('.')[0]} noise %") for name, *_ in LIBRARIES),
+    ]
+    return [Table("Blocking ports", ["measured", "unit"], columns, as_added=True)]
+
+
+def measure(options: argparse.Namespace, table: Table) -> None:
+    """Measure a round: both libraries in turn."""
     waits = clients.pauses(options.count, options.rate)
-    cores = options.cores
-    for _ in range(options.rounds):
-        with servers.start("bare_sockets", "flood", cores) as server:
-            for side, (_, connect, _, _) in enumerate(LIBRARIES):
-                receive.figures[side].append(receive_speed(connect, server.portno, options.seconds))
-        with servers.start("bare_sockets", "sink", cores) as server:
-            for side, (_, connect, _, _) in enumerate(LIBRARIES):
-                send.figures[side].append(send_speed(connect, server.portno, options.seconds))
-        for name, peer in SERVERS.items():
-            with servers.start(peer, "echo", cores) as server:
-                for side, (_, _, client, _) in enumerate(LIBRARIES):
-                    taken = clients.round_trips(client, server.portno, waits)
-                    shared[name].figures[side].append(percentile(taken, 50) * 1e6)
-        for side, (_, _, client, peer) in enumerate(LIBRARIES):
-            with servers.start(peer, "echo", cores) as server:
-                taken = clients.round_trips(client, server.portno, waits)
-                own.figures[side].append(percentile(taken, 50) * 1e6)
-    table = Table(
-        "Blocking ports",
-        [
-            Column("measured"),
-            Column("unit"),
-            Column(LIBRARIES[0][0]),
-            Column(LIBRARIES[1][0]),
-            Column("times better", ".1f"),
-            Column("midinet noise %", ".0f"),
-            Column("mido noise %", ".0f"),
-        ],
-    )
-    for row in [receive, send, *shared.values(), own]:
-        ours, theirs = row.figures
-        table.rows.append(
-            [row.subject, row.unit, median(ours), median(theirs), row.ratio(), noise(ours), noise(theirs)]
-        )
-        table.rounds += [
-            {"measured": row.subject, "unit": row.unit, "midinet": our, "mido": their}
-            for our, their in zip(ours, theirs, strict=True)
-        ]
-    return [table]
+
+    def echo_us(client: clients.Client, portno: int) -> float:
+        return percentile(clients.round_trips(client, portno, waits), 50) * 1e6
+
+    for subject, role, speed in (("receive", "flood", receive_speed), ("send", "sink", send_speed)):
+        with servers.start("bare_sockets", role, options.cores) as server:
+            figures = {
+                name: speed(connect, server.portno, options.seconds) for name, connect, *_ in LIBRARIES
+            }
+        table.add(subject, "messages/s", **figures)
+    for server_name, peer in SERVERS.items():
+        with servers.start(peer, "echo", options.cores) as server:
+            figures = {name: echo_us(client, server.portno) for name, _, client, _ in LIBRARIES}
+        table.add(f"round trip, {server_name} server", "µs", **figures)
+    figures = {}
+    for name, _, client, peer in LIBRARIES:
+        with servers.start(peer, "echo", options.cores) as server:
+            figures[name] = echo_us(client, server.portno)
+    table.add("round trip, own blocking server", "µs", **figures)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program. Returns its exit code."""
-    program = Program("benchmarks.sync", __doc__)
-    program.size("seconds", full=1.0, quick=0.05, help="how long to receive, and how long to send")
-    program.size("count", full=1_000, quick=10, help="round trips in a round")
-    program.size("rate", full=1_000.0, quick=1_000.0, help="messages a second in the round trips")
-    return program.run(measure, argv)
-
+BENCHMARK = Benchmark("benchmarks.sync", __doc__, tables, measure)
+BENCHMARK.size("seconds", 1.0, 0.05, "how long to receive, and how long to send")
+BENCHMARK.size("count", 1_000, 10, "round trips in a round")
+BENCHMARK.size("rate", 1_000.0, 1_000.0, "messages a second in the round trips")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.run())

@@ -25,14 +25,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 from . import servers
-from .contenders import choose
+from .contenders import Contender
 from .listeners import SYSEX_BYTES, Listeners
-from .program import Program, bounded
-from .table import Cell, Column, Table, median, percentiles
+from .runner import Benchmark, bounded
+from .table import Column, Table, kept_up, median, middle, percentile, percentiles, total
 
 _SERVERS = ("midinet serve", "midinet hub", "midinet serve --uvloop", "asyncio+mido", "bare sockets")
 
@@ -43,152 +41,71 @@ _MOST_BUSY = 90.0
 _MOST_LATE_MS = 2.0
 
 
-@dataclass(frozen=True)
-class OneRound:
-    """What one round of one server gave with single sysexes, in ms."""
+def tables(options: argparse.Namespace) -> list[Table]:
+    """Return the tables of single sysexes and of a stream."""
+    one = [
+        Column("note ms", middle("note_ms"), ".2f"),
+        Column("behind another's sysex", middle("behind_anothers_ms"), ".2f"),
+        Column("behind its own", middle("behind_own_ms"), ".2f"),
+        Column("sysex ms", middle("sysex_ms"), ".2f"),
+    ]
+    stream = [
+        Column("MiB/s", middle("mib_per_s"), ".1f"),
+        *(
+            Column(title, middle("latencies_ms", place), ".1f")
+            for place, title in enumerate(("median ms", "99 % ms", "max ms"))
+        ),
+        *(Column(name, total(name)) for name in ("lost", "missed", "wrong")),
+        Column("load %", middle("load_percent")),
+        Column("late ms", middle("late_ms"), ".1f"),
+        Column("kept up", kept_up(load_percent=_MOST_BUSY, late_ms=_MOST_LATE_MS)),
+    ]
+    return [
+        Table(f"One sysex of {SYSEX_BYTES // 1024} KiB to {options.listeners} listeners", ["server"], one),
+        Table(f"Notes at {options.rate:g}/s beside a stream of sysexes", ["server"], stream),
+    ]
 
-    note_ms: float
-    behind_anothers_ms: float
-    behind_own_ms: float
-    sysex_ms: float
 
-
-@dataclass(frozen=True)
-class StreamRound:
-    """What one round of one server gave with a stream of sysexes."""
-
-    mib_per_s: float
-    latencies_ms: list[float]
-    lost: int
-    missed: int
-    wrong: int
-    load_percent: float
-    late_ms: float
-
-
-def measure_one(server: servers.Server, options: argparse.Namespace) -> OneRound:
-    """Send sysexes one by one."""
-    with bounded(), Listeners(server.portno, options.listeners, attentive=options.listeners) as listeners:
-        alone = [listeners.play_behind(None)[0] for _ in range(options.sysexes)]
-        anothers = [listeners.play_behind(listeners.librarian) for _ in range(options.sysexes)]
-        own = [listeners.play_behind(listeners.player)[0] for _ in range(options.sysexes)]
-    return OneRound(
-        note_ms=median(alone) * 1e3,
+def measure(contender: Contender, options: argparse.Namespace, one: Table, streamed: Table) -> None:
+    """Send one server sysexes one by one, and then a stream of them."""
+    everybody = options.listeners
+    with servers.start(contender.peer, "relay", options.cores, **contender.options) as server:
+        with bounded(), Listeners(server.portno, everybody, attentive=everybody) as listeners:
+            alone, anothers, own = (
+                [listeners.play_behind(sender) for _ in range(options.sysexes)]
+                for sender in (None, listeners.librarian, listeners.player)
+            )
+        with (
+            bounded(),
+            Listeners(server.portno, everybody, attentive=min(options.attentive, everybody)) as listeners,
+        ):
+            stream = listeners.stream(seconds=options.seconds, rate=options.rate, window=options.window)
+    one.add(
+        contender.name,
+        note_ms=median([note_s for note_s, _ in alone]) * 1e3,
         behind_anothers_ms=median([note_s for note_s, _ in anothers]) * 1e3,
-        behind_own_ms=median(own) * 1e3,
+        behind_own_ms=median([note_s for note_s, _ in own]) * 1e3,
         sysex_ms=median([sysex_s for _, sysex_s in anothers]) * 1e3,
     )
-
-
-def measure_stream(server: servers.Server, options: argparse.Namespace) -> StreamRound:
-    """Send a stream of sysexes."""
-    attentive = min(options.attentive, options.listeners)
-    with bounded(), Listeners(server.portno, options.listeners, attentive=attentive) as listeners:
-        stream = listeners.stream(seconds=options.seconds, rate=options.rate, window=options.window)
-    latencies = percentiles(stream.latencies, PERCENTS) if stream.latencies else []
-    return StreamRound(
+    streamed.add(
+        contender.name,
         mib_per_s=stream.sysexes * SYSEX_BYTES / 2**20 / stream.seconds,
-        latencies_ms=[seconds * 1e3 for seconds in latencies],
+        latencies_ms=percentiles(stream.latencies, PERCENTS, 1e3),
         lost=stream.lost,
         missed=stream.missed,
         wrong=stream.wrong,
         load_percent=stream.busy * 100,
-        late_ms=percentiles(stream.late, [99])[0] * 1e3,
+        late_ms=percentile(stream.late, 99) * 1e3,
     )
 
 
-def measure(options: argparse.Namespace) -> list[Table]:
-    """Measure what the module says."""
-    contenders, notes = choose(options.only)
-    ones: dict[str, list[OneRound]] = {contender.name: [] for contender in contenders}
-    streams: dict[str, list[StreamRound]] = {contender.name: [] for contender in contenders}
-    for _ in range(options.rounds):
-        for contender in contenders:
-            with servers.start(contender.peer, "relay", options.cores, **contender.options) as server:
-                ones[contender.name].append(measure_one(server, options))
-                streams[contender.name].append(measure_stream(server, options))
-    tables = [_one_table(options, ones), _stream_table(options, streams)]
-    tables[0].notes = notes
-    return tables
-
-
-def _one_table(options: argparse.Namespace, results: dict[str, list[OneRound]]) -> Table:
-    table = Table(
-        f"One sysex of {SYSEX_BYTES // 1024} KiB to {options.listeners} listeners",
-        [
-            Column("server"),
-            Column("note ms", ".2f"),
-            Column("behind another's sysex", ".2f"),
-            Column("behind its own", ".2f"),
-            Column("sysex ms", ".2f"),
-        ],
-    )
-    for name, rounds in results.items():
-        figures = zip(
-            *[(one.note_ms, one.behind_anothers_ms, one.behind_own_ms, one.sysex_ms) for one in rounds],
-            strict=True,
-        )
-        table.rows.append([name, *[median(figure) for figure in figures]])
-        table.rounds += _saved(name, rounds)
-    return table
-
-
-def _stream_table(options: argparse.Namespace, results: dict[str, list[StreamRound]]) -> Table:
-    table = Table(
-        f"Notes at {options.rate:g}/s beside a stream of sysexes",
-        [
-            Column("server"),
-            Column("MiB/s", ".1f"),
-            Column("median ms", ".1f"),
-            Column("99 % ms", ".1f"),
-            Column("max ms", ".1f"),
-            Column("lost"),
-            Column("missed"),
-            Column("wrong"),
-            Column("load %"),
-            Column("late ms", ".1f"),
-            Column("kept up"),
-        ],
-    )
-    for name, rounds in results.items():
-        heard = [one.latencies_ms for one in rounds if one.latencies_ms]
-        latencies: list[Cell] = [None] * len(PERCENTS)
-        if heard:
-            latencies = [median(column) for column in zip(*heard, strict=True)]
-        load, late = median([one.load_percent for one in rounds]), median([one.late_ms for one in rounds])
-        table.rows.append(
-            [
-                name,
-                median([one.mib_per_s for one in rounds]),
-                *latencies,
-                sum(one.lost for one in rounds),
-                sum(one.missed for one in rounds),
-                sum(one.wrong for one in rounds),
-                load,
-                late,
-                "yes" if load <= _MOST_BUSY and late <= _MOST_LATE_MS else "no",
-            ]
-        )
-        table.rounds += _saved(name, rounds)
-    return table
-
-
-def _saved(name: str, rounds: Sequence[OneRound | StreamRound]) -> list[dict[str, object]]:
-    return [{"server": name, "round": number, **asdict(one)} for number, one in enumerate(rounds)]
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the program. Returns its exit code."""
-    program = Program("benchmarks.sysex", __doc__)
-    program.choice("only", among=_SERVERS, help="who is measured (default: all)")
-    program.size("listeners", full=100, quick=5, help="who is sent everything")
-    program.size("sysexes", full=20, quick=2, help="single sysexes of each kind")
-    program.size("seconds", full=2.0, quick=0.05, help="how long to stream")
-    program.size("rate", full=100.0, quick=100.0, help="notes a second beside the stream")
-    program.size("window", full=16, quick=2, help="sysexes ahead of the listener who has heard most")
-    program.size("attentive", full=10, quick=2, help="listeners whose latencies count beside the stream")
-    return program.run(measure, argv)
-
+BENCHMARK = Benchmark("benchmarks.sysex", __doc__, tables, measure, contenders=_SERVERS)
+BENCHMARK.size("listeners", 100, 5, "who is sent everything")
+BENCHMARK.size("sysexes", 20, 2, "single sysexes of each kind")
+BENCHMARK.size("seconds", 2.0, 0.05, "how long to stream")
+BENCHMARK.size("rate", 100.0, 100.0, "notes a second beside the stream")
+BENCHMARK.size("window", 16, 2, "sysexes ahead of the listener who has heard most")
+BENCHMARK.size("attentive", 10, 2, "listeners whose latencies count beside the stream")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.run())

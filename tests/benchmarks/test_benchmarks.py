@@ -7,18 +7,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
 import benchmarks
-from benchmarks import fanout
-from benchmarks.contenders import CONTENDERS, choose
+from benchmarks.contenders import CONTENDERS
+from benchmarks.runner import Benchmark
 from tests.harness.needs import need
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,47 +66,6 @@ ROWS: dict[str, list[tuple[str, ...]]] = {
         ("round trip, own blocking server", "µs"),
     ],
 }
-
-# What the promises' rows begin with, up to the first number that depends on the sizes.
-PROMISES = [
-    *(
-        f"note-offs when a client {end}, {count} listening"
-        for count in (1, 2)
-        for end in ("resets", "closes", "is killed")
-    ),
-    "note-offs in a client whose server is killed",
-    "one stalled among 32 readers adds to the others' 99 %",
-    *(
-        f"8 stalled readers cost, {what} at full speed{system}"
-        for what in ("all channels", "sysex")
-        for system in ("", ", with the system's buffers")
-    ),
-    "99 % of 6 peers sending 100/s beside a flood",
-    "... of which lost",
-    "... what the flood came to",
-    "max_rate=20,000",
-    "10 clients back once a server listens again, gone for 0.5 s",
-    "... how long it was gone",
-    "... the most in any 100 ms",
-    "first try of 10 clients whose server resets them",
-    "... the most in any 100 ms",
-    "active sensing that falls silent",
-    "a stopped process is let go of, dead_peer_timeout=2",
-    "a vanished host is let go of, idle, dead_peer_timeout=2",
-    "a vanished host is let go of, with data under way, dead_peer_timeout=2",
-    "a good client is in beside 20 that drip and 10 stalled TLS handshakes",
-    "... with TLS",
-    "... when it came behind all of them at once",
-    "... until the last of the bad is gone",
-    "out of descriptors, from the first free one to accepting",
-    "SIGTERM to the end, with 32 that read and one that does not",
-    "... notes left hanging at those who read",
-    "memory after 80 connects and disconnects",
-    "... descriptors and threads",
-    "memory after 20 with TLS",
-    "... descriptors and threads",
-    "... together",
-]
 
 
 def run(program: str, *options: str) -> str:
@@ -185,51 +142,6 @@ def test_fan_out_loses_nothing_and_says_who_is_missing(
     assert [line for line in lines if "Left out" in line or "failed" in line] == notes
 
 
-def test_who_is_not_installed_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    chosen, notes = choose(["mido", "nats-server", "ncat --broker"])
-
-    assert [contender.name for contender in chosen] == ["mido"]
-    assert notes == ["Left out, since they are not installed: nats-server, ncat --broker."]
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("plot", ["deliveries", "latency"])
-def test_fan_out_draws_all_that_it_measured(
-    plot: str, quick_run: Callable[[str], tuple[list[str], Path]]
-) -> None:
-    _, directory = quick_run("fanout")
-
-    root = ElementTree.parse(directory / f"fanout-{plot}.svg").getroot()
-    texts = {element.text for element in root.iter() if element.tag.endswith("text")}
-    assert set(HUBS) <= texts
-    assert any(text and "CPython" in text for text in texts)
-
-
-@pytest.mark.full
-def test_who_fails_is_noted_and_the_others_are_measured(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    good = next(contender for contender in CONTENDERS if contender.name == "bare sockets")
-    bad = replace(good, name="bad", options={"words": [sys.executable, "-c", "exit(3)"]}, peer="command")
-    monkeypatch.setattr(fanout, "choose", lambda names: ([bad, good], []))
-
-    assert fanout.main(["--quick", "--unpinned", "--subscribers", "2"]) == 0
-
-    out, err = capfd.readouterr()
-    lines = out.splitlines()
-    failed, measured = rows(lines)
-    assert failed == ["2", "bad", *["-"] * 10]
-    assert (measured[1], measured[-1]) == ("bare sockets", "0")
-    assert lines[-1].startswith("bad failed with 2 subscribers: ")
-    assert "does not listen" in err
-
-
-def test_a_plot_of_what_failed_is_left_out() -> None:
-    nothing = {"deliveries_per_s": 0.0, "latency_us_by_percent": {}, "server": "mido", "subscribers": 1}
-    assert fanout.draw({"tables": [{"rounds": [nothing]}], "options": {"rate": 1_000.0}}) == {}
-
-
 @pytest.mark.full
 def test_all_programs_run_by_one_command(tmp_path: Path) -> None:
     out = run("", "--only", "parser", "sync", "--quick", "--save", str(tmp_path))
@@ -247,27 +159,16 @@ def test_the_one_command_fails_where_a_program_does() -> None:
 def test_the_list_of_programs_is_complete() -> None:
     directory = Path(benchmarks.__file__).parent
     programs = {
-        file.stem for file in directory.glob("*.py") if "program.run(" in file.read_text(encoding="utf-8")
+        file.stem for file in directory.glob("*.py") if "BENCHMARK.run(" in file.read_text(encoding="utf-8")
     }
     assert programs == set(benchmarks.PROGRAMS)
     assert all(f"python -m benchmarks.{program} " in (benchmarks.__doc__ or "") for program in programs)
 
 
-@pytest.mark.full
-@pytest.mark.skipif(sys.platform != "linux", reason="much of it is measured by what Linux alone tells")
-def test_a_quick_run_of_the_promises_prints_every_row() -> None:
-    found = rows(run("promises", "--quick").splitlines())
-
-    assert [row[0] for row in found] == PROMISES
-    # Whether they are kept is not for a quick run to say, but that all that can be measured is measured.
-    verdicts = {row[-1] for row in found}
-    assert verdicts <= {"yes", "no", "-", "not measured: needs Linux and root"}
-
-
 def call(program: str, *options: str) -> int:
     """Run a program in this process."""
-    main: Callable[[list[str]], int] = importlib.import_module(f"benchmarks.{program}").main
-    return main(list(options))
+    benchmark: Benchmark = importlib.import_module(f"benchmarks.{program}").BENCHMARK
+    return benchmark.run(list(options))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +177,11 @@ def call(program: str, *options: str) -> int:
         ("promises", ["--only", "nothing"], "invalid choice: 'nothing'"),
         ("fanout", ["--only", "midinet"], "invalid choice: 'midinet'"),
         ("parser", ["--count", "0"], "--count has to be above 0"),
-        ("fanout", ["--subscribers", "10", "0"], "--subscribers has to be above 0"),
+        ("jam", ["--players", "1"], "--players has to be from 2"),
+        ("jam", ["--players", "129"], "--players has to be from 2"),
+        ("jam", ["--seconds", "100"], "--seconds times --rate has to be"),
+        ("session", ["--hubs", "1"], "--hubs has to be 2"),
+        ("session", ["--together", "100000"], "--together has to be"),
         ("latency", ["--count", "many"], "invalid int value: 'many'"),
         ("latency", ["--window", "1"], "unrecognized arguments: --window 1"),
     ],

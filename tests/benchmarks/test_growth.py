@@ -11,7 +11,6 @@ from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.crowd import connect
 from benchmarks.growth import with_room
 from benchmarks.idle import Idlers
-from benchmarks.plot import BLACK, Style
 from benchmarks.protocols import NATS
 from tests.harness.relay import Pass, relay, to_others
 
@@ -97,7 +96,7 @@ def test_what_a_broker_says_aside_is_no_message(where: str) -> None:
 
 def test_midinet_is_given_room_for_all_and_others_are_left_as_they_are() -> None:
     by_name = {contender.name: contender for contender in CONTENDERS}
-    hub = Contender("midinet hub", Style(BLACK), "midinet_hub")
+    hub = Contender("midinet hub", {}, "midinet_hub")
 
     assert with_room(hub, 990).options == {"max_clients": 1000, "snapshot": True}
     assert with_room(by_name["nats-server"], 990) is by_name["nats-server"]

@@ -29,7 +29,7 @@ def test_without_jackd_it_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    assert hardware.main(["--quick", "--unpinned"]) == 0
+    assert hardware.BENCHMARK.run(["--quick", "--unpinned"]) == 0
     _, line = capsys.readouterr().out.splitlines()
     assert line == "nothing is measured: jackd is not installed (Debian: apt-get install jackd2)"
 
@@ -44,6 +44,6 @@ def test_a_jackd_that_does_not_start_is_named_too(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("JACK_DEFAULT_SERVER", "")
     monkeypatch.setenv("JACK_NO_AUDIO_RESERVATION", "")
-    assert hardware.main(["--quick", "--unpinned"]) == 0
+    assert hardware.BENCHMARK.run(["--quick", "--unpinned"]) == 0
     _, line = capsys.readouterr().out.splitlines()
     assert line == "nothing is measured: jackd is installed, but does not start here"

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.account import Account, settle
-from benchmarks.jam import main
 from benchmarks.players import MAX_NOTES, MAX_PLAYERS, Heard, Jam, Players, note
 from benchmarks.protocols import MIDI, NATS, Protocol
 from tests.harness.relay import relay, to_others
@@ -164,9 +163,3 @@ def test_what_comes_back_late_is_waited_for() -> None:
         found = playing.play(count=NOTES, rate=1_000)
 
     assert counts(settle(found)) == (ALL, 0, 0, 0)
-
-
-@pytest.mark.parametrize("options", [["--players", "1"], ["--players", "129"], ["--seconds", "100"]])
-def test_sizes_that_cannot_be_are_refused(options: list[str]) -> None:
-    with pytest.raises(SystemExit, match="has to be"):
-        main([*options, "--quick", "--unpinned"])

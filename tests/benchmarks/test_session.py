@@ -72,18 +72,9 @@ def test_a_hub_s_own_clients_are_served_whatever_the_broker_is_at(tables: list[A
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system tells another process's time")
 def test_every_processor_time_is_told_where_there_is_somebody_to_take_it(tables: list[Any]) -> None:
     for each in [*tables[0]["rounds"], *tables[2]["rounds"]]:
-        alone = each["hubs"] == 1
+        alone = each.get("hubs") == 1 or each.get("other hubs") == 0
         missing = {name for name, figure in each.items() if figure is None}
         assert missing == ({"broker_us", "hearer_us"} & each.keys() if alone else set())
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [(["--hubs", "1"], "--hubs has to be 2"), (["--together", "100000"], "--together has to")],
-)
-def test_sizes_that_say_nothing_are_refused(options: list[str], words: str) -> None:
-    with pytest.raises(SystemExit, match=words):
-        session.main(["--quick", "--unpinned", *options])
 
 
 def test_without_a_broker_one_line_says_so_and_what_was_saved_stays(
@@ -91,7 +82,7 @@ def test_without_a_broker_one_line_says_so_and_what_was_saved_stays(
 ) -> None:
     monkeypatch.setenv("PATH", "")
 
-    assert session.main(["--quick", "--unpinned", "--save", str(tmp_path)]) == 0
+    assert session.BENCHMARK.run(["--quick", "--unpinned", "--save", str(tmp_path)]) == 0
 
     _, line = capsys.readouterr().out.splitlines()
     assert line == ("nothing is measured: nats-server is not installed (Debian: apt-get install nats-server)")

@@ -275,5 +275,6 @@ def _reason_against() -> str | None:
         return f"two hosts do not work here: {error}"
 
 
-_against = _reason_against()
-requires_two_hosts = pytest.mark.skipif(_against is not None, reason=_against or "two hosts work")
+# None where they work.
+reason_against = _reason_against()
+requires_two_hosts = pytest.mark.skipif(reason_against is not None, reason=reason_against or "two hosts work")

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from typing import Any
 
-from .. import servers
-from ..crowd import PATIENCE_S, Crowd, connect
-from .finding import Finding
+from benchmarks import servers
+from benchmarks.crowd import PATIENCE_S, Crowd, connect
+from tests.harness.two_hosts import reason_against, two_hosts
+from tests.promises.finding import Finding
 
 # Seconds: what is promised, with which dead_peer_timeout, and what is added for the system's own timers,
 # which look twice in a second, and for this machine.
@@ -51,11 +51,11 @@ def measure(options: argparse.Namespace) -> Iterator[Finding]:
             [_stopped(options, timeout)],
             unit="s",
         )
-    why_not, two_hosts = _two_hosts()
+    why_not = "needs Linux and root" if reason_against is not None else ""
     cases = [(timeout, busy) for timeout in timeouts for busy in (False, True)]
     taken: list[list[float]] = [[] for _ in cases]
     if not why_not:
-        taken = asyncio.run(_all_vanish(options, two_hosts, cases))
+        taken = asyncio.run(_all_vanish(options, cases))
     for (timeout, busy), found in zip(cases, taken, strict=True):
         state = "with data under way" if busy else "idle"
         name = f"a vanished host is let go of, {state}, dead_peer_timeout={timeout:g}"
@@ -94,27 +94,12 @@ def _stopped(options: argparse.Namespace, timeout: float) -> float:
                 process.kill()
 
 
-def _two_hosts() -> tuple[str, Callable[[], Any]]:
-    """Return why there cannot be two hosts, or nothing, and what makes them."""
-    try:
-        from tests.harness import two_hosts
-    except ImportError:
-        return "needs the repository and pytest", contextlib.nullcontext
-    if two_hosts._against is not None:
-        return "needs Linux and root", contextlib.nullcontext
-    return "", two_hosts.two_hosts
-
-
-async def _all_vanish(
-    options: argparse.Namespace, two_hosts: Callable[[], Any], cases: list[tuple[float, bool]]
-) -> list[list[float]]:
-    waiting = [_vanish(options, two_hosts, timeout, busy) for timeout, busy in cases]
+async def _all_vanish(options: argparse.Namespace, cases: list[tuple[float, bool]]) -> list[list[float]]:
+    waiting = [_vanish(options, timeout, busy) for timeout, busy in cases]
     return [[seconds] for seconds in await asyncio.gather(*waiting)]
 
 
-async def _vanish(
-    options: argparse.Namespace, two_hosts: Callable[[], Any], timeout: float, busy: bool
-) -> float:
+async def _vanish(options: argparse.Namespace, timeout: float, busy: bool) -> float:
     words = servers.command("midinet_hub", "relay", options.cores, host="0.0.0.0", dead_peer_timeout=timeout)
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(3 * timeout + PATIENCE_S), two_hosts() as hosts:

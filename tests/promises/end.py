@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-from .. import servers, streams
-from ..crowd import Crowd, connect, send_some
-from .finding import Finding
+from benchmarks import servers, streams
+from benchmarks.crowd import Crowd, connect, send_some
+from tests.promises.finding import Finding
 
 _READERS = 32
 _MOST_S = 3.0

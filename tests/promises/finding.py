@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
-from ..table import median
+from benchmarks.table import median
 
 # By unit, how a number of it is written.
 _FORMS = {"ms": ",.1f", "s": ",.2f", "MiB": ",.1f", "/s": ",.0f", "": ",.0f"}
@@ -48,10 +48,13 @@ class Finding:
         low, high = self.bound if isinstance(self.bound, tuple) else (float("-inf"), self.bound)
         return all(low <= value <= high for value in self.values)
 
-    def cells(self) -> list[str]:
-        """The promise, its bound, the median and the worst of what was measured, and whether it was kept."""
+    def figures(self) -> dict[str, object]:
+        """Return what a table shows of it, and how that is written."""
+        shown = {name: value for name, value in asdict(self).items() if name != "promise"}
+        return {**shown, "values": list(self.values), "kept": self.kept, "written": self._texts()}
+
+    def _texts(self) -> list[str]:
         return [
-            self.promise,
             self._bound_text(),
             self._write(median(self.values)) if self.values else "-",
             self._write(self.worst) if self.worst is not None else "-",

@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import servers
+from benchmarks.crowd import PATIENCE_S, connect
 from midinet.net.tls import tls_client_context
-
-from .. import servers
-from ..certificates import certificate
-from ..crowd import PATIENCE_S, connect
-from .finding import Finding
+from tests.harness.certificates import Certificates, certificates
+from tests.promises.finding import Finding
 
 _MOST_MIB = 2.0
 _TLS_SHARE = 0.2
@@ -48,21 +47,17 @@ def measure(options: argparse.Namespace) -> Iterator[Finding]:
     mib, others = _grow(options, plain, None)
     yield Finding(f"memory after {plain:,} connects and disconnects", _MOST_MIB, [mib], unit="MiB")
     yield Finding("... descriptors and threads", 0, [others], unit="")
-    with certificate() as files:
-        if files is None:
-            yield Finding("the same with TLS", _MOST_MIB, unit="MiB", why_not="needs trustme or openssl")
-            return
-        tls_mib, others = _grow(options, with_tls, files)
+    tls_mib, others = _grow(options, with_tls, certificates())
     yield Finding(f"memory after {with_tls:,} with TLS", _MOST_MIB, [tls_mib], unit="MiB")
-    yield Finding("... descriptors and threads", 0, [others], unit="")
+    yield Finding("... descriptors and threads, with TLS", 0, [others], unit="")
     yield Finding("... together", _MOST_MIB, [mib + tls_mib], unit="MiB")
 
 
-def _grow(options: argparse.Namespace, count: int, files: tuple[str, str] | None) -> tuple[float, int]:
+def _grow(options: argparse.Namespace, count: int, made: Certificates | None) -> tuple[float, int]:
     """Return by how many MiB a server has grown, and by how many descriptors and threads."""
-    context = tls_client_context(files[0]) if files is not None else None
+    context = tls_client_context(made.ca) if made is not None else None
     settle = _SETTLE_S / (5 if options.quick else 1)
-    more: dict[str, Any] = {"cert": files[0], "key": files[1]} if files is not None else {}
+    more: dict[str, Any] = {"cert": str(made.server_cert), "key": str(made.server_key)} if made else {}
     with servers.start("midinet_hub", "relay", options.cores, **more) as server:
         _come_and_go(server.portno, _AT_ONCE if options.quick else _WARM_UP, context)
         before = _state(server.pid, settle)

@@ -18,12 +18,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import midinet
+from benchmarks import servers
+from benchmarks.crowd import PATIENCE_S, Crowd, connect, drain, is_connected, send_some
 from midinet.net.tls import tls_client_context
-
-from .. import servers
-from ..certificates import certificate
-from ..crowd import PATIENCE_S, Crowd, connect, drain, is_connected, send_some
-from .finding import Finding
+from tests.harness.certificates import certificates
+from tests.promises.finding import Finding
 
 _MOST_IN_S = 0.2
 _MOST_GONE_S = 6.0
@@ -45,28 +44,22 @@ def measure(options: argparse.Namespace) -> Iterator[Finding]:
     """Measure what the module says."""
     logging.getLogger("midinet").addHandler(logging.NullHandler())
     _allow_descriptors(options.drippers + options.handshakes + 200)
-    limits = {"max_clients": options.drippers + options.handshakes + 100, "tokens": [_TOKEN]}
+    limits: dict[str, Any] = {"max_clients": options.drippers + options.handshakes + 100, "tokens": [_TOKEN]}
     if options.quick:
         limits["hello_timeout"] = 1.0
     beside = f"beside {options.drippers:,} that drip and {options.handshakes} stalled TLS handshakes"
-    with certificate() as files:
-        if files is None:
-            why_not = "needs trustme or openssl"
-            yield Finding(f"a good client is in {beside}", _MOST_IN_S, unit="s", why_not=why_not)
-        else:
-            with (
-                servers.start("midinet_hub", "relay", options.cores, **limits) as dripped,
-                servers.start(
-                    "midinet_hub", "relay", options.cores, cert=files[0], key=files[1], **limits
-                ) as stalled,
-            ):
-                good = asyncio.run(
-                    _beside_bad(options, dripped.portno, stalled.portno, tls_client_context(files[0]))
-                )
-            yield Finding(f"a good client is in {beside}", _MOST_IN_S, good[0], unit="s")
-            yield Finding("... with TLS", _MOST_IN_S, good[1], unit="s")
-            yield Finding("... when it came behind all of them at once", None, good[2], unit="s")
-            yield Finding("... until the last of the bad is gone", _MOST_GONE_S, good[3], unit="s")
+    made = certificates()
+    files = {"cert": str(made.server_cert), "key": str(made.server_key)}
+    with (
+        servers.start("midinet_hub", "relay", options.cores, **limits) as dripped,
+        servers.start("midinet_hub", "relay", options.cores, **files, **limits) as stalled,
+    ):
+        context = tls_client_context(made.ca)
+        good = asyncio.run(_beside_bad(options, dripped.portno, stalled.portno, context))
+    yield Finding(f"a good client is in {beside}", _MOST_IN_S, good[0], unit="s")
+    yield Finding("... with TLS", _MOST_IN_S, good[1], unit="s")
+    yield Finding("... when it came behind all of them at once", None, good[2], unit="s")
+    yield Finding("... until the last of the bad is gone", _MOST_GONE_S, good[3], unit="s")
     yield _exhausted(options)
 
 

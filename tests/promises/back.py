@@ -18,11 +18,10 @@ import time
 from collections.abc import Iterator, Sequence
 
 import midinet
+from benchmarks import servers
+from benchmarks.crowd import PATIENCE_S, reset
 from midinet.net.port import PortState
-
-from .. import servers
-from ..crowd import PATIENCE_S, reset
-from .finding import Finding
+from tests.promises.finding import Finding
 
 _MOST_S = 5.0
 _MOST_FIRST_S = 0.25
@@ -47,9 +46,10 @@ def measure(options: argparse.Namespace) -> Iterator[Finding]:
             most.append(float(_most_at_once(back)))
             gone.append(away_s)
         name = f"{options.clients} clients back once a server listens again"
-        yield Finding(f"{name}, gone for {away + 0.5:g} s", _MOST_S, last, unit="s")
-        yield Finding("... how long it was gone", None, gone, unit="s")
-        yield Finding("... the most in any 100 ms", options.clients * _STAMPEDE, most, unit="")
+        about = f"gone for {away + 0.5:g} s"
+        yield Finding(f"{name}, {about}", _MOST_S, last, unit="s")
+        yield Finding(f"... how long it was, {about}", None, gone, unit="s")
+        yield Finding(f"... the most in any 100 ms, {about}", options.clients * _STAMPEDE, most, unit="")
     first, most = [], []
     for _ in range(options.rounds):
         tries = asyncio.run(_first_tries(options.clients))

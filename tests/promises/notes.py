@@ -18,10 +18,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import midinet
-
-from .. import servers
-from ..crowd import PATIENCE_S, Crowd, connect, reset
-from .finding import Finding
+from benchmarks import servers
+from benchmarks.crowd import PATIENCE_S, Crowd, connect, reset
+from tests.promises.finding import Finding
 
 _BOUND_MS = 20.0
 

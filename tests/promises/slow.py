@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import servers, streams
-from ..crowd import Crowd, connect, drain, is_connected, send_some
-from ..load import Load
-from ..table import median, percentile
-from .finding import Finding
+from benchmarks import servers, streams
+from benchmarks.crowd import Crowd, connect, drain, is_connected, send_some
+from benchmarks.load import Load
+from benchmarks.table import median, percentile
+from tests.promises.finding import Finding
 
 _READERS = 32
 _MOST_MORE_MS = 1.0

@@ -1,1 +1,0 @@
-"""The promises that have numbers, each with what measures it: see `benchmarks.promises`."""
