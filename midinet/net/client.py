@@ -34,6 +34,7 @@ from .inbox import Inbox
 from .link import Link
 from .options import DEFAULT_MAX_INBOX, LinkOptions
 from .port import PortState, SocketPort, open_hub
+from .race import AddressRace
 from .tasks import BackgroundTask
 from .turns import Hold
 
@@ -98,10 +99,10 @@ class connect:
     token ends the port.
 
     Args:
-        host: a name or an address; every address that the name has is tried in turn. Or midi://NAME, a
-            server that has announced itself by that name, in any case, on the local network. It is looked up
-            at each attempt, for 3 s at most, and needs the extra `discovery`; see `discover` for the networks
-            that it is looked for on.
+        host: a name or an address. Of several addresses of a name, the first that answers is taken; each is
+            tried 0.25 s after the one before it. Or midi://NAME, a server that has announced itself by that
+            name, in any case, on the local network. It is looked up at each attempt, for 3 s at most, and
+            needs the extra `discovery`; see `discover` for the networks that it is looked for on.
         portno: the port number; None when `host` is a whole address, as in "localhost:8080".
         timeout: how long to try, in seconds; None is for as long as the system does, and with `reconnect`
             for ever. With `reconnect` a server that is not there yet is waited for so long.
@@ -255,20 +256,23 @@ class connect:
             return await self._open_any()
         except (ConnectError, UsageError):
             raise
-        except ConnectionRefusedError as error:
-            raise ConnectRefused(error.errno, f"nobody listens on {self._where}") from error
-        except socket.gaierror as error:
-            raise ConnectError(error.errno, f"the host of {self._where} is not known") from error
-        except SSLError as error:
-            text = getattr(error, "verify_message", None) or error.reason or str(error)
-            raise ConnectError(error.errno, f"no TLS with {self._where}: {text}") from error
         except (OSError, OverflowError, UnicodeError) as error:
-            number = getattr(error, "errno", None)
-            # asyncio says nothing when the other side ends a handshake.
-            text = str(error) or "the connection ended before it was made"
-            if self._ssl is not None and number is None:
-                text = f"no TLS there, or nobody is let in from here: {text}"
-            raise ConnectError(number, f"cannot connect to {self._where}: {text}") from error
+            raise self._connect_error(error) from error
+
+    def _connect_error(self, error: OSError | OverflowError | UnicodeError) -> ConnectError:
+        if isinstance(error, ConnectionRefusedError):
+            return ConnectRefused(error.errno, f"nobody listens on {self._where}")
+        if isinstance(error, socket.gaierror):
+            return ConnectError(error.errno, f"the host of {self._where} is not known")
+        if isinstance(error, SSLError):
+            text = getattr(error, "verify_message", None) or error.reason or str(error)
+            return ConnectError(error.errno, f"no TLS with {self._where}: {text}")
+        number = getattr(error, "errno", None)
+        # asyncio says nothing when the other side ends a handshake.
+        text = str(error) or "the connection ended before it was made"
+        if self._ssl is not None and number is None:
+            text = f"no TLS there, or nobody is let in from here: {text}"
+        return ConnectError(number, f"cannot connect to {self._where}: {text}")
 
     async def _open_any(self) -> Link:
         if self._service is not None:
@@ -277,24 +281,22 @@ class connect:
             # As mido's ports have it, no host is this machine.
             host = self._host or "localhost"
             found = await self._loop.getaddrinfo(host, self._portno, type=socket.SOCK_STREAM)
-        failure: OSError | None = None
-        for number, (family, kind, protocol, _, address) in enumerate(found, 1):
-            self._check_token_is_safe(str(address[0]))
-            patience = MOST_ADDRESS_S if self._service is not None and number < len(found) else None
-            try:
-                sock = socket.socket(family, kind, protocol)
-            except OSError as error:
-                failure = failure or error
-                continue
-            try:
-                return await self._open_one(sock, address, host, patience)
-            except ConnectError:
-                raise
-            except OSError as error:
-                # Of several failures the refusal says most: the machine is there.
-                if failure is None or isinstance(error, ConnectionRefusedError):
-                    failure = error
-        raise failure or OSError(errno.EADDRNOTAVAIL, "it has no address")
+        patience = MOST_ADDRESS_S if self._service is not None else None
+        race = AddressRace(self._loop, found, self._check_token_is_safe, patience)
+        try:
+            while True:
+                sock = await race.connect()
+                try:
+                    return await self._open_one(sock, host)
+                except ConnectError:
+                    raise
+                except OSError as error:
+                    race.failures.append(error)
+        except asyncio.CancelledError:
+            # There may be no more time. What is known by now says more than that.
+            if isinstance(failure := race.failure, OSError):
+                self._failure = self._connect_error(failure)
+            raise
 
     async def _look_up(self, name: str) -> tuple[str, list[Any]]:
         """Find a server by its name. Returns its host's name, and its addresses as getaddrinfo has them."""
@@ -320,13 +322,11 @@ class connect:
         if service.token and not self._has_token:
             raise NotAuthorized(errno.EACCES, f"{self._where} asks for a token")
 
-    async def _open_one(self, sock: socket.socket, address: Any, host: str, patience: float | None) -> Link:
-        """Connect to one address.
+    async def _open_one(self, sock: socket.socket, host: str) -> Link:
+        """Make a link of a connected socket.
 
         Args:
             host: whom a certificate has to be for.
-            patience: how long it may take until somebody is there, in seconds; None is as long as the system
-                waits.
         """
         links: list[Link] = []
 
@@ -336,12 +336,6 @@ class connect:
             return self._greeting
 
         try:
-            sock.setblocking(False)
-            try:
-                async with asyncio.timeout(patience):
-                    await self._loop.sock_connect(sock, address)
-            except TimeoutError:
-                raise OSError(errno.ETIMEDOUT, f"no answer from {address[0]}") from None
             await self._loop.create_connection(
                 partial(Link, self._loop, self._options, made),
                 sock=sock,
@@ -404,13 +398,17 @@ class connect:
             NotAuthorized, UsageError: trying again does not help.
         """
         while True:
+            before = self._failure
             try:
                 async with asyncio.timeout(MOST_ATTEMPT_S):
                     return await self._open()
             except NotAuthorized:
                 raise
             except (ConnectError, TimeoutError) as error:
-                self._failure = error if isinstance(error, ConnectError) else None
+                if isinstance(error, ConnectError):
+                    self._failure = error
+                elif self._failure is before:
+                    self._failure = None
                 await asyncio.sleep(next(self._delays))
 
     # What the port calls.
