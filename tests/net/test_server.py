@@ -465,7 +465,7 @@ async def test_a_full_inbox_makes_senders_wait_and_drops_nothing() -> None:
         sender = asyncio.create_task(send())
         looks: list[bool] = []
         # Not only for the moment that the system takes to make room.
-        await until(lambda: looks.append(client._link.outbox.stalled) or looks[-50:] == [True] * 50)
+        await until(lambda: looks.append(client._link.outbox.stalled) or looks[-15:] == [True] * 15)
         before = (sent, server.stats.messages_received)
         for _ in range(50):
             await asyncio.sleep(0)
