@@ -22,6 +22,7 @@ FLOORS = {
     "wire": 1,
     "gateways": 2,
     "hub": 2,
+    "files": 3,
     "gateways.packets": 3,
     "gateways.session": 4,
     "gateways.broker": 5,
@@ -42,6 +43,7 @@ FLOORS = {
 STRANGERS = {
     "wire": {"asyncio", "socket", "threading", "time"},
     "hub": {"asyncio", "socket", "threading", "time"},
+    "files": {"asyncio", "socket", "threading", "time"},
     "net": {"threading", "time"},
 }
 
