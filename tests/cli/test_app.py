@@ -108,7 +108,7 @@ def test_wrong_use_is_one_line_and_status_2(arguments, what, files, run):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_help_of_every_verb_has_an_example(verb, run):
-    status, out, err = run(verb, "--help", env={"PATH": "", "COLUMNS": "80"})
+    status, out, err = run(verb, "--help", env={**os.environ, "PATH": "", "COLUMNS": "80"})
     assert (status, err) == (0, "")
     assert f"  midinet {verb}" in out[out.index("Example") :]
     assert max(map(len, out.splitlines())) <= 80
@@ -120,7 +120,7 @@ def test_the_help_of_every_verb_has_an_example(verb, run):
 
 
 def test_the_help_names_every_verb_in_a_line(run):
-    status, out, err = run("--help", env={"PATH": "", "COLUMNS": "80"})
+    status, out, err = run("--help", env={**os.environ, "PATH": "", "COLUMNS": "80"})
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80

@@ -163,6 +163,7 @@ def test_a_server_is_waited_for_at_first_and_when_it_is_gone(start_hub, start, b
     assert (bridged.wait(), bridged.err) == (130, "")
 
 
+@pytest.mark.full  # It waits for ten seconds.
 def test_a_server_that_does_not_come_is_one_line_and_status_2(bridge, plug):
     plug("Keys")
     # Bound, so that nobody else gets it, and not listening.

@@ -269,7 +269,7 @@ def test_a_directory_that_vanishes_is_one_line_and_status_2(server, start, tmp_p
     ]
 
 
-@pytest.mark.parametrize("options", [[], ["--quiet"]])
+@pytest.mark.parametrize("options", [[], pytest.param(["--quiet"], marks=pytest.mark.full)])
 def test_a_tune_played_through_a_hub_and_recorded_is_the_same_and_in_time(
     start_hub, start, tmp_path, options
 ):

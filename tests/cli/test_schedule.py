@@ -13,6 +13,7 @@ from midinet.cli.tune import ode_to_joy
 from midinet.hub.performance import Performance
 from midinet.wire.codec import encode
 from tests.harness.messages import control, note, off, program_change
+from tests.harness.sizes import thorough
 
 
 def track(*messages):
@@ -85,10 +86,11 @@ def test_messages_carry_no_time_of_their_own():
     assert schedule_of(mido.MidiFile(tracks=[track(note(60, 480))]))[0][1] == note(60)
 
 
-def test_20000_odd_tempo_changes_leave_no_error():
-    beats = track(*(message for _ in range(20_000) for message in (tempo(333_333), note(60, 7))))
-    # Seven ticks of 1/11 beat, 20,000 times; the first of the changes is at the beginning.
-    assert times(mido.MidiFile(ticks_per_beat=11, tracks=[beats]))[-1] == 20_000 * 7 * 333_333 / 11_000_000
+@thorough("count", quick=1_000, full=20_000)
+def test_odd_tempo_changes_leave_no_error(count):
+    beats = track(*(message for _ in range(count) for message in (tempo(333_333), note(60, 7))))
+    # Seven ticks of 1/11 beat, so many times; the first of the changes is at the beginning.
+    assert times(mido.MidiFile(ticks_per_beat=11, tracks=[beats]))[-1] == count * 7 * 333_333 / 11_000_000
 
 
 @pytest.mark.parametrize(

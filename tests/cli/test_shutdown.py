@@ -17,12 +17,9 @@ import mido
 import pytest
 
 from tests.harness.raw import RawPeer
+from tests.harness.sizes import thorough
 from tests.harness.synth import VirtualSynth
 from tests.harness.waiting import PATIENCE_S, until, wait_until
-
-# Moments of a run at which the hub is ended; fifty take half a minute, and are what was promised:
-# MIDINET_SHUTDOWN_MOMENTS=50 pytest tests/cli/test_shutdown.py
-MOMENTS = int(os.environ.get("MIDINET_SHUTDOWN_MOMENTS", "12"))
 
 # Hubs at once: more of them would only wait for a processor.
 AT_ONCE = 4
@@ -118,14 +115,16 @@ async def end_at(moment: int) -> list[Listener]:
     return listeners
 
 
-async def test_every_listener_is_silent_at_whatever_moment_a_hub_is_ended():
+# Moments of a run at which the hub is ended; fifty are what was promised.
+@thorough("moments", quick=4, full=50)
+async def test_every_listener_is_silent_at_whatever_moment_a_hub_is_ended(moments):
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def one(moment: int) -> list[Listener]:
         async with turns:
             return await end_at(moment)
 
-    heard = await asyncio.gather(*(one(moment) for moment in range(MOMENTS)))
+    heard = await asyncio.gather(*(one(moment) for moment in range(moments)))
     for moment, listeners in enumerate(heard):
         for number, listener in enumerate(listeners):
             where = f"moment {moment}, listener {number}"

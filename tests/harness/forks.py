@@ -11,8 +11,10 @@ its own, and so does everything where there is no Linux or where coverage is mea
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import io
 import os
 import pickle
 import select
@@ -217,6 +219,12 @@ def _import_everything() -> None:
             _import(importlib, module.name)
     for name in ("rich.live", "rich.progress", "rich.table", "rich.text", "uvloop", "zeroconf.asyncio"):
         _import(importlib, name)
+
+    from midinet.cli.app import run_app
+
+    # What reads the arguments imports more when it does so first.
+    with contextlib.redirect_stdout(io.StringIO()):
+        run_app(["demo", "--help"])
 
 
 def _import(importlib: Any, name: str) -> None:
