@@ -13,7 +13,7 @@ What each member hears is in the order of the calls, whatever their kind.
 
 The hub's performance is what was said, as of the last flush, so at any time every member has been offered
 exactly that. It is noted when all is on its way, or before, when anybody has to know it. A member that was
-told something alone has a performance of its own from then on.
+told something alone has one that differs in that, until all are told the same (diverged.py).
 
 What members that leave still held is let go of once a turn too, for all of them together: a network that
 fails may take hundreds at once, and their notes would be hundreds of writes to each of the others.
@@ -27,6 +27,7 @@ from operator import itemgetter
 from typing import TypeAlias
 
 from .difference import difference
+from .diverged import Divergences
 from .outbox import Outbox
 from .performance import Performance
 from .release import release, release_all, release_to_each
@@ -96,7 +97,7 @@ class Hub:
         # When something was said last; and what is being said just now, while the performance is without it.
         self._said_at = clock()
         self._unobserved: list[_Said] = []
-        self._apart: dict[Outbox, Performance] = {}
+        self._diverged = Divergences()
         # What brought the last newcomer to a performance, which it was, and with the notes since when.
         self._brought: tuple[Performance, float, list[bytes]] | None = None
 
@@ -144,7 +145,7 @@ class Hub:
         else:
             self._stay_at(outbox, present)
         del self._members[outbox]
-        self._apart.pop(outbox, None)
+        self._diverged.forget(outbox)
         if self._release_notes:
             if not self._gone:
                 self._flush_soon()
@@ -155,7 +156,7 @@ class Hub:
         self.flush()
         members = list(self._members)
         if self._release_notes:
-            alike = [outbox for outbox in members if outbox not in self._apart and not outbox.stalled]
+            alike = [outbox for outbox in members if outbox not in self._diverged and not outbox.stalled]
             silent = self._performance.view()
             silent.silence()
             for outbox, frames in release_to_each(self._performance, alike):
@@ -167,7 +168,7 @@ class Hub:
             for outbox in members:
                 self._stay_at(outbox, self._performance_of(outbox))
         self._members.clear()
-        self._apart.clear()
+        self._diverged.clear()
 
     def _stay_at(self, outbox: Outbox, present: Performance) -> None:
         """Have it catch up with what it was told, and not with what the others hear from now on."""
@@ -186,11 +187,13 @@ class Hub:
 
     def _let_go(self) -> None:
         gone, self._gone = self._gone, []
+        diverged = self._diverged.performances(self._performance)
         shared, alone = release(self._performance, gone)
         for outbox in tuple(self._members):
             frames, told = shared, alone
-            if (own := self._apart.get(outbox)) is not None:
+            if (own := diverged.get(outbox)) is not None:
                 frames, told = release(own, gone)
+                self._diverged.compare(outbox, own, self._performance)
             if outbox not in gone:
                 self._offer(outbox, [*frames, *told.get(outbox, [])])
 
@@ -242,8 +245,9 @@ class Hub:
 
     def _say(self, turn: list[_Said], now: float) -> None:
         self._said_at = now
-        if self._apart or self._performance.owes or [said for said in turn if said.only is not None]:
-            self._offer_all(self._settle(turn, now), now)
+        apart = self._told_otherwise(turn)
+        if apart or self._performance.owes:
+            self._offer_all(self._settle(turn, apart, now), now)
         else:
             # Nobody needs to know the performance before this is on its way, save who cannot take it.
             self._unobserved = turn
@@ -288,30 +292,42 @@ class Hub:
     def _observe(self) -> None:
         turn, self._unobserved = self._unobserved, []
         for said in turn:
-            self._performance.observe(said.data, said.origin, self._said_at)
+            if said.only is None:
+                self._performance.observe(said.data, said.origin, self._said_at)
 
-    def _settle(self, turn: list[_Said], now: float) -> list[_Said]:
+    def _settle(self, turn: list[_Said], otherwise: dict[Outbox, None], now: float) -> list[_Said]:
         """Observe a turn before it is said. Returns it with what has to be said beside it: what members that
-        are gone owe for notes that others held longer."""
-        for said in turn:
-            if said.only is not None and said.only in self._members and said.only not in self._apart:
-                self._apart[said.only] = self._performance.copy()
+        are gone owe for notes that others held longer.
+
+        Args:
+            otherwise: the members for which it may change something else than for all others.
+        """
+        apart = {outbox: self._diverged.performance(outbox, self._performance) for outbox in otherwise}
+        alike = [outbox for outbox in self._members if outbox not in apart]
         owed: list[tuple[int, _Said]] = []
-        for listener, performance in ((None, self._performance), *self._apart.items()):
+        for listener, performance in ((None, self._performance), *apart.items()):
             for position, said in enumerate(turn, 1):
                 if said.only is not None and said.only is not listener:
                     continue
                 to_all = performance.observe(said.data, said.origin, now)
                 alone = performance.tell_holders()
                 if to_all or alone:
-                    for outbox in self._members:
-                        if self._apart.get(outbox, self._performance) is performance:
-                            frames = [*to_all, *alone.get(outbox, [])]
+                    for outbox in alike if listener is None else [listener]:
+                        if frames := [*to_all, *alone.get(outbox, [])]:
                             owed.append((position, _Said(b"".join(frames), len(frames), None, outbox)))
+        for outbox, performance in apart.items():
+            self._diverged.compare(outbox, performance, self._performance)
         # Each right behind what made it due: what is struck after that has to sound.
         for position, said in sorted(owed, key=itemgetter(0), reverse=True):
             turn.insert(position, said)
         return turn
+
+    def _told_otherwise(self, turn: list[_Said]) -> dict[Outbox, None]:
+        members = {said.only: None for said in turn if said.only is not None and said.only in self._members}
+        if self._diverged:
+            data = b"".join([said.data for said in turn if said.only is None])
+            members |= dict.fromkeys(self._diverged.touched(data))
+        return members
 
     def present(self) -> Performance:
         """Return what was said to all, as of now. It stays as it is."""
@@ -321,7 +337,9 @@ class Hub:
 
     def _performance_of(self, outbox: Outbox) -> Performance:
         self._observe()
-        return self._apart.get(outbox, self._performance).frozen()
+        if outbox in self._diverged:
+            return self._diverged.performance(outbox, self._performance)
+        return self._performance.frozen()
 
     def _offer(self, outbox: Outbox, frames: Iterable[bytes]) -> None:
         frames = list(frames)

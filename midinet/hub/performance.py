@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, KeysView, Set
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..wire.columns import channel_columns, three_byte_columns
 from ..wire.spec import FIRST_SYSTEM, SYSEX
@@ -111,6 +111,16 @@ _MOST_OUTSTANDING = 16
 
 # Parameters that are remembered; there could be half a million. Who sets so many sends a patch, in NRPNs.
 MAX_PARAMETERS = 2048
+
+
+# Where something is set or held: a place in `values`; `_NOTES` and the key of a note; a parameter; or one of
+# two more.
+Place: TypeAlias = int | tuple[int, int, int, int]
+_NOTES = _SIZE
+_TRANSPORT, _RESETS_COUNT = -1, -2
+
+# Bytes that are not 0.
+_NOT_ZERO = re.compile(rb"[^\0]")
 
 
 class Held(NamedTuple):
@@ -591,6 +601,55 @@ class Performance:
         last = {place: next(reversed(setters)) for place, setters in self.setters.items()}
         return {place: setter for place, setter in last.items() if self.setters[place][setter]}
 
+    def otherwise(self, other: Performance) -> dict[Place, Any]:
+        """Return what is not as in another performance, by place, for `put`."""
+        contents: dict[Place, Any] = {}
+        places = {
+            place
+            for place in self.setters.keys() | other.setters.keys()
+            if list(self.setters.get(place, {}).items()) != list(other.setters.get(place, {}).items())
+        }
+        if self.values != other.values:
+            differing = int.from_bytes(self.values) ^ int.from_bytes(other.values)
+            places.update(match.start() for match in _NOT_ZERO.finditer(differing.to_bytes(_SIZE)))
+        for place in places:
+            contents[place] = self.values[place], self.setters.get(place)
+        for key in self._sole.keys() | other._sole.keys() | self._owed.keys() | other._owed.keys():
+            owed = self._owed.get(key)
+            if self.holders(key) != other.holders(key) or owed != other._owed.get(key):
+                contents[_NOTES + key] = self.holders(key), owed
+        if self.parameters != other.parameters:
+            for parameter in self.parameters.keys() | other.parameters.keys():
+                if self.parameters.get(parameter) != other.parameters.get(parameter):
+                    contents[parameter] = self.parameters.get(parameter)
+        if (self.running, self.clock) != (other.running, other.clock):
+            contents[_TRANSPORT] = self.running, self.clock
+        if self.resets != other.resets:
+            contents[_RESETS_COUNT] = self.resets
+        return contents
+
+    def put(self, contents: dict[Place, Any]) -> None:
+        """Have these places as another performance had them.
+
+        Args:
+            contents: what `otherwise` returned there.
+        """
+        self._frozen = None
+        for place, content in contents.items():
+            if isinstance(place, tuple):
+                _set_or_delete(self.parameters, place, content)
+            elif place == _TRANSPORT:
+                self.running, self.clock = content
+            elif place == _RESETS_COUNT:
+                self.resets = content
+            elif place >= _NOTES:
+                holders, owed = content
+                self._hold(place - _NOTES, holders)
+                _set_or_delete(self._owed, place - _NOTES, owed)
+            else:
+                self.values[place], setters = content
+                _set_or_delete(self.setters, place, setters)
+
     def silence(self) -> None:
         """Let go of everything that would sound on, whoever holds it: notes, pedals, bends and pressures."""
         self._frozen = None
@@ -637,6 +696,65 @@ class Performance:
         if BENDS_MSB <= place < BENDS_LSB:
             self.values[place] = 64 if value is None else value
             self.values[place - BENDS_MSB + BENDS_LSB] = 0 if value is None else value
+
+
+def channel_of(place: Place) -> int:
+    """Return the channel of a place; -1 where it is of none."""
+    if isinstance(place, tuple):
+        return place[0]
+    if place < 0:
+        return -1
+    if place >= _NOTES:
+        return place - _NOTES >> 7
+    return place >> 7 & 15 if place < PROGRAMS else place & 15
+
+
+def touched_by(data: bytes) -> tuple[set[Place], set[int]]:
+    """Return what whole messages may change.
+
+    Returns:
+        (places, channels): of the channels they may change anything, depending on what is set there. The
+        channel -1 stands for what is of none.
+    """
+    places: set[Place] = set()
+    channels: set[int] = set()
+    for piece in _CHANNEL_OR_SYSTEM.findall(data):
+        if piece[0] >= FIRST_SYSTEM:
+            if piece[0] == 0xFF:
+                channels.update(range(-1, 16))
+            elif piece[0] != SYSEX:
+                places.add(_TRANSPORT)
+            continue
+        statuses, firsts, _ = channel_columns(piece)
+        for status, first in set(zip(statuses, firsts, strict=True)):
+            place = _PLACES[status]
+            if status < 0xA0:
+                places.add(_NOTES + place + first)
+            elif status < 0xB0:
+                places.add(place + first)
+            elif status < 0xC0:
+                effect = _EFFECTS[first]
+                if effect == _DOES_MORE:
+                    channels.add(status & 15)
+                elif effect != _PASSES_BY:
+                    places.add(place + first)
+                    if effect == _CLEARS_ITS_SECOND_BYTE:
+                        places.add(place + first + 32)
+            elif status < 0xD0:
+                # It takes the bank that is selected.
+                channels.add(status & 15)
+            else:
+                places.add(place)
+                if status >= 0xE0:
+                    places.add(place + _TO_LSB)
+    return places, channels
+
+
+def _set_or_delete(mapping: dict[Any, Any], key: object, value: object) -> None:
+    if value is None:
+        mapping.pop(key, None)
+    else:
+        mapping[key] = value
 
 
 def note_off(key: int) -> bytes:

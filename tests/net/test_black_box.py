@@ -258,7 +258,7 @@ def standing(server: PortServer) -> dict[str, int]:
         "too many": server._door._busy,
         "door tasks": sum(not task.done() for task in server._door._tasks),
         "members": len(server._hub._members),
-        "apart": len(server._hub._apart),
+        "apart": len(server._hub._diverged),
     }
 
 
