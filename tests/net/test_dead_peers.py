@@ -12,7 +12,7 @@ import pytest
 from mido import Message
 
 from midinet import CloseReason, ConnectionLost, PortServer, SocketPort, connect
-from midinet.net import client, listen, watch
+from midinet.net import listen, race, watch
 from midinet.net.watch import _SENSING_S
 from midinet.wire.aside import answer, hello, ping, pong
 from tests.harness.clock import Clock
@@ -357,7 +357,7 @@ async def test_a_peer_that_vanishes_is_found_idle_or_not_on_both_sides(
 
     async with asyncio.timeout(3 * PATIENCE_S), two_hosts() as hosts, contextlib.AsyncExitStack() as stack:
         monkeypatch.setattr(listen, "socket", OnHost(hosts, 1))
-        monkeypatch.setattr(client, "socket", OnHost(hosts, 0))
+        monkeypatch.setattr(race, "socket", OnHost(hosts, 0))
         options = {"dead_peer_timeout": TIMEOUT_S, "close_timeout": 0.1}
         address = hosts.addresses[1]
         server = await stack.enter_async_context(PortServer(address, 0, **options))
