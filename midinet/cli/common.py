@@ -9,6 +9,7 @@ The first signal ends a verb in order, which takes seconds at most. A second one
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import signal
@@ -125,6 +126,9 @@ def run(
     """
     received: list[int] = []
     received_at = 0.0
+    asyncio_log = logging.getLogger("asyncio")
+    if not asyncio_log.handlers:
+        asyncio_log.addHandler(_AsyncioLog())
 
     def stop(number: int, frame: object) -> None:
         nonlocal received_at
@@ -150,6 +154,16 @@ def run(
     cutoff.cancel()
     cutoff.join()
     return status
+
+
+class _AsyncioLog(logging.Handler):
+    """Have what asyncio logs be one line of midinet's log, where it tells of an error, and else nothing."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            text = record.getMessage().partition("\n")[0]
+            logging.getLogger("midinet").error("%s: %s: %s", text, type(error).__name__, error)
 
 
 def _end_at_once(status: int) -> NoReturn:

@@ -166,7 +166,7 @@ class Link(asyncio.Protocol):
         address = transport.get_extra_info("peername") or ("", 0)
         self.peer = address[:2]
         self.outbox = Outbox(
-            self.transport.write,
+            writing_to(self.transport),
             self._overflow,
             limits=self._options.outbox,
             running_status=self._options.running_status,
@@ -483,6 +483,24 @@ class Link(asyncio.Protocol):
             # What it still sends has to be read: see the head of this module.
             self.transport.resume_reading()
             self._finish()
+
+
+def writing_to(transport: asyncio.Transport) -> Callable[[bytes], None]:
+    """Return what writes to a transport, and drops what is written when the transport is going.
+
+    A write that fails ends the transport, and `connection_lost` tells so in the next iteration of the loop.
+    For what is written until then asyncio would log one line a write.
+    """
+    # asyncio's TLS does not tell that the transport below it is going.
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    is_closing = (below or transport).is_closing
+    write = transport.write
+
+    def write_unless_closing(data: bytes) -> None:
+        if not is_closing():
+            write(data)
+
+    return write_unless_closing
 
 
 def _reason_of(error: Exception | None) -> CloseReason:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import time
 import pytest
 
 from midinet import ConnectionLost, ListenError, PortClosed
-from midinet.cli.common import Complaint, read_address, run
+from midinet.cli.common import Complaint, _AsyncioLog, read_address, run
 
 
 async def raising(error: BaseException) -> None:
@@ -105,3 +106,19 @@ def test_a_server_may_have_any_free_port_and_a_client_may_not():
         read_address("localhost:0")
     with pytest.raises(Complaint):
         read_address("::1:0", free_port=True)
+
+
+def test_what_asyncio_logs_is_one_line_of_midinet_or_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    handler = _AsyncioLog()
+    log = logging.getLogger("asyncio")
+    log.addHandler(handler)
+    try:
+        log.warning("socket.send() raised exception.")
+        try:
+            raise ZeroDivisionError("callback")
+        except ZeroDivisionError:
+            log.exception("Exception in callback\nhandle: <Handle>")
+    finally:
+        log.removeHandler(handler)
+    lines = [record.getMessage() for record in caplog.records if record.name == "midinet"]
+    assert lines == ["Exception in callback: ZeroDivisionError: callback"]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import resource
 import socket
+import struct
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from mido import Message
 from midinet import CloseReason, ListenError, PortClosed, PortServer, SocketPort, UsageError, connect
 from midinet.net.options import DEFAULT_CLOSE_TIMEOUT, DEFAULT_SEND_BUFFER
 from midinet.net.server import DEFAULT_BACKLOG
+from midinet.net.tls import tls_client_context, tls_server_context
 from midinet.wire.codec import PANIC_FRAMES, RESET_FRAMES
+from tests.harness.certificates import certificates
 from tests.harness.messages import note, off
 from tests.harness.raw import RawPeer
 from tests.harness.servers import portno, serving
@@ -892,3 +895,31 @@ async def test_an_unheard_port_is_a_socket_port() -> None:
         peer.sock.close()
         await until(lambda: port.closed)
         await port.wait_closed()
+
+
+# A client that resets while others play.
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_nothing_is_written_to_a_client_that_is_going(
+    tls: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = certificates()
+    context = tls_server_context(files.server_cert, files.server_key) if tls else None
+
+    def open_client(number: int) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", number))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return tls_client_context(files.ca).wrap_socket(sock, server_hostname="127.0.0.1") if tls else sock
+
+    async with serving(relay=True, ssl=context) as server:
+        sock = await asyncio.to_thread(open_client, portno(server))
+        await until(lambda: server.ports)
+        (port,) = server.ports
+        sock.close()
+        # All of it before the loop can tell that the client has gone.
+        for number in range(20):
+            server._say(frame(number), 1)
+            server._hub.flush()
+        await until(lambda: port._link.lost)
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
