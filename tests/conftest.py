@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, settings
 
 from midinet.sync.portal import get_portal
 from tests.harness.forks import ForkServer
-from tests.harness.jack import Instrument, Jack
+from tests.harness.jack import Instrument, Jack, alone
+from tests.harness.needs import need_program
 
 # How long an example takes says nothing of what is tested: hypothesis allows 0.2 s for each, and so much for
 # making them, which a busy machine under coverage exceeds.
@@ -28,12 +29,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 2 * (os.cpu_count() or 1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        # A machine has room for eight servers of JACK, so a run has one, in one worker.
-        if "jack" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("jack"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    # Servers of JACK wait for each other, so a run has one, in one worker. pytest-xdist reads the marker
+    # before the hooks of a conftest.py that change the collection.
+    if "jack" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.xdist_group("jack"))
 
 
 def _do_nothing(number: int, frame: object) -> None:
@@ -130,13 +130,22 @@ def fork_server() -> Iterator[ForkServer]:
 
 
 @pytest.fixture(scope="session")
-def jack() -> Iterator[Jack]:
-    """A JACK server."""
+def _jack_server() -> Iterator[Jack]:
     before = _descriptors()
-    server = Jack()
+    need_program("jackd", "Debian: apt-get install jackd2")
+    with alone():
+        server = Jack()
     _KEPT.update(_descriptors() - before)
     yield server
-    server.end()
+    with alone():
+        server.end()
+
+
+@pytest.fixture
+def jack(_jack_server: Jack) -> Iterator[Jack]:
+    """A JACK server, while all others of tests are still."""
+    with alone():
+        yield _jack_server
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,23 @@ class Jack:
     def plug(self, name: str, **options: Any) -> Instrument:
         """Plug in an instrument."""
         return Instrument(name, **options)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep the JACK of all other tests on this machine, of other workers and other runs, still meanwhile.
+
+    Its servers share one list of their memory. Where several are at work, clients are refused.
+    """
+    import fcntl  # As below.
+
+    path = Path(tempfile.gettempdir()) / f"midinet-test-jack-alone-{os.getuid()}.lock"
+    lock = os.open(path, os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _take_place() -> tuple[int, int]:
