@@ -23,6 +23,7 @@ class Contender:
         style: matplotlib's keywords for its line in plots.
         peer: the module in `benchmarks.peers`.
         options: what that takes.
+        role: what it does with messages.
         protocol: how it is spoken to.
         modules: what it imports that may not be there.
         program: what it runs that may not be there.
@@ -32,6 +33,7 @@ class Contender:
     style: Mapping[str, object]
     peer: str
     options: Mapping[str, object] = field(default_factory=dict)
+    role: str = "relay"
     protocol: Protocol = MIDI
     modules: Sequence[str] = ()
     program: str = ""
@@ -100,7 +102,7 @@ CONTENDERS = (
         _style("#d55e00", point="D"),
         "command",
         _command("nats-server", "-a", "127.0.0.1", "-p", "{port}"),
-        NATS,
+        protocol=NATS,
         program="nats-server",
     ),
     Contender(
@@ -108,7 +110,7 @@ CONTENDERS = (
         _style("#cc79a7", point="D"),
         "command",
         _command("mosquitto", "-c", "{config}", config=_MOSQUITTO),
-        MQTT,
+        protocol=MQTT,
         program="mosquitto",
     ),
     Contender(

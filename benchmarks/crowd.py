@@ -5,17 +5,12 @@ A peer of a crowd reads whatever comes and remembers when; other sockets are mad
 
 from __future__ import annotations
 
-import select
 import selectors
 import socket
-import struct
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Self
+from contextlib import ExitStack
+from typing import Self
 
 _READ_BYTES = 65536
 
@@ -59,20 +54,6 @@ def allow_descriptors(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def reset(sock: socket.socket) -> None:
-    """Close a socket by a reset."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
-
-
-def is_connected(sock: socket.socket) -> bool:
-    """Whether the other side has not ended a connection of which nothing is read."""
-    poller = select.poll()
-    # Linux tells a FIN by POLLRDHUP, macOS by POLLHUP, which nobody has to ask for.
-    poller.register(sock, getattr(select, "POLLRDHUP", 0))
-    return not poller.poll(0)
-
-
 def send_some(sock: socket.socket, data: bytes) -> int:
     """Send what the system takes of the data. Returns how many bytes that was."""
     try:
@@ -81,7 +62,25 @@ def send_some(sock: socket.socket, data: bytes) -> int:
         return 0
 
 
-class Crowd:
+class Connections:
+    """Connections, for the time of a block: a subclass opens them in `_open`, with all that they need."""
+
+    _resources: ExitStack
+
+    def _open(self, resources: ExitStack) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        with ExitStack() as resources:
+            self._open(resources)
+            self._resources = resources.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+
+class Crowd(Connections):
     """Peers that read all they get.
 
     Args:
@@ -101,29 +100,13 @@ class Crowd:
         self.heard_at = [0.0] * count
         self.ended: set[int] = set()
         self.socks: list[socket.socket] = []
-        self._selector = selectors.DefaultSelector()
 
-    def __enter__(self) -> Self:
+    def _open(self, resources: ExitStack) -> None:
         portno, host = self._where
-        try:
-            for number in range(self.count):
-                self.socks.append(connect(portno, host=host))
-                self._selector.register(self.socks[-1], selectors.EVENT_READ, number)
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._selector.close()
-        for sock in self.socks:
-            sock.close()
+        self._selector = resources.enter_context(selectors.DefaultSelector())
+        for number in range(self.count):
+            self.socks.append(resources.enter_context(connect(portno, host=host)))
+            self._selector.register(self.socks[-1], selectors.EVENT_READ, number)
 
     def read(self, seconds: float = 0.0) -> None:
         """Read what is there, after waiting for so many seconds at most until there is something."""

@@ -50,7 +50,7 @@ _OTHER_DESCRIPTORS = 100
 def with_room(contender: Contender, clients: int) -> Contender:
     """Return a contender as it serves a crowd: midinet's server with room for so many clients."""
     if contender.name == _BARE:
-        return replace(contender, peer="bare_greeter")
+        return replace(contender, role="greet")
     if contender.name not in _MIDINET:
         return contender
     more: dict[str, Any] = {"max_clients": clients + 10, "snapshot": True}
@@ -106,7 +106,7 @@ def _measure_crowd(contender: Contender, options: argparse.Namespace, table: Tab
     with (
         bounded(),
         ExitStack() as connections,
-        servers.start(contender.peer, "relay", options.cores, **contender.options) as server,
+        servers.start(contender.peer, contender.role, options.cores, **contender.options) as server,
     ):
         sender = connections.enter_context(connect(server.portno))
         if protocol.publish:

@@ -13,14 +13,10 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from .crowd import PATIENCE_S, connect
+from .crowd import PATIENCE_S, Connections, connect
 from .protocols import MIDI, Protocol
-
-if TYPE_CHECKING:
-    from typing import Self
 
 _READ_BYTES = 4096
 
@@ -28,7 +24,7 @@ _READ_BYTES = 4096
 _ON_THE_WAY = 500
 
 
-class Idlers:
+class Idlers(Connections):
     """Clients that listen.
 
     Args:
@@ -44,26 +40,16 @@ class Idlers:
         self._portno = portno
         self.count = count
         self._protocol = protocol
-        self._resources = ExitStack()
-        self._selector = selectors.DefaultSelector()
         self.seconds = 0.0
 
-    def __enter__(self) -> Self:
+    def _open(self, resources: ExitStack) -> None:
+        self._selector = resources.enter_context(selectors.DefaultSelector())
         # Looking for garbage among thousands of sockets that are kept would be the load's own pause.
         gc.disable()
         try:
-            with ExitStack() as resources:
-                resources.callback(self._selector.close)
-                self._come(resources)
-                self._resources = resources.pop_all()
+            self._come(resources)
         finally:
             gc.enable()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._resources.close()
 
     def _come(self, resources: ExitStack) -> None:
         protocol = self._protocol

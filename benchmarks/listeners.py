@@ -19,13 +19,9 @@ from array import array
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import inf, isnan, nan
-from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from .crowd import PATIENCE_S, Crowd, connect, send_some
-
-if TYPE_CHECKING:
-    from typing import Self
+from .crowd import PATIENCE_S, Connections, Crowd, connect, send_some
 
 # As much as midinet passes on by default, with F0 and F7. 7D is the manufacturer ID of what is not for sale.
 SYSEX_BYTES = 65536
@@ -124,7 +120,7 @@ class Stream:
     """The part of the time in which it sent, in which the load had something to do."""
 
 
-class Listeners:
+class Listeners(Connections):
     """Listeners, and two who send: a librarian its sysexes, a player its notes.
 
     Args:
@@ -140,7 +136,6 @@ class Listeners:
     def __init__(self, portno: int, count: int, *, attentive: int) -> None:
         self._portno = portno
         self._buffer = bytearray(_READ_BYTES)
-        self._resources = ExitStack()
         self._played_at = array("d")
         self._late = array("d")
         self._sysexes = 0
@@ -152,26 +147,18 @@ class Listeners:
         every = max(1, count // attentive)
         self.hearings = [Hearing(attends=number % every == 0) for number in range(count)]
 
-    def __enter__(self) -> Self:
-        with ExitStack() as resources:
-            crowd = resources.enter_context(Crowd(self._portno, len(self.hearings)))
-            self.player = resources.enter_context(connect(self._portno))
-            self.librarian = resources.enter_context(connect(self._portno))
-            crowd.settle(self.player)
-            crowd.tell(self.librarian, b"")
-            self._selector = resources.enter_context(selectors.DefaultSelector())
-            for sock, hearing in zip(crowd.socks, self.hearings, strict=True):
-                self._selector.register(sock, selectors.EVENT_READ, hearing)
-            for sock in (self.librarian, self.player):
-                # These two hear each other.
-                self._selector.register(sock, selectors.EVENT_READ, Hearing(attends=False))
-            self._resources = resources.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._resources.close()
+    def _open(self, resources: ExitStack) -> None:
+        crowd = resources.enter_context(Crowd(self._portno, len(self.hearings)))
+        self.player = resources.enter_context(connect(self._portno))
+        self.librarian = resources.enter_context(connect(self._portno))
+        crowd.settle(self.player)
+        crowd.tell(self.librarian, b"")
+        self._selector = resources.enter_context(selectors.DefaultSelector())
+        for sock, hearing in zip(crowd.socks, self.hearings, strict=True):
+            self._selector.register(sock, selectors.EVENT_READ, hearing)
+        for sock in (self.librarian, self.player):
+            # These two hear each other.
+            self._selector.register(sock, selectors.EVENT_READ, Hearing(attends=False))
 
     def _read(self) -> bool:
         """Read what there is, and play what is due meanwhile. Returns whether there was anything."""

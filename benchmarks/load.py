@@ -21,15 +21,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, cycle, islice
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from . import streams
+from .crowd import Connections
 from .protocols import MIDI, Protocol
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from .runner import Benchmark
 
 # Messages, published over and over in this order.
@@ -86,7 +84,7 @@ class Result:
         return array("d", chain.from_iterable(self.latencies_by_subscriber))
 
 
-class Load:
+class Load(Connections):
     """A publisher and its subscribers, connected to a server.
 
     Args:
@@ -111,27 +109,18 @@ class Load:
         self._published_bytes = len(self._publications) // _RING_FRAMES
         self._delivered_bytes = len(self._deliveries) // _RING_FRAMES
         self._buffer = memoryview(bytearray(_READ_BYTES))
-        self._resources = ExitStack()
 
-    def __enter__(self) -> Self:
+    def _open(self, resources: ExitStack) -> None:
         protocol = self._protocol
-        with ExitStack() as resources:
-            self._selector = resources.enter_context(selectors.DefaultSelector())
-            self._subscribers = [resources.enter_context(_connect(portno)) for portno in self._portnos]
-            self._publisher = resources.enter_context(_connect(self._portno))
-            _greet(self._subscribers, protocol.subscribe, protocol.subscribed)
-            _greet([self._publisher], protocol.publish, protocol.publishing)
-            for number, sock in enumerate([*self._subscribers, self._publisher]):
-                sock.setblocking(False)
-                self._selector.register(sock, selectors.EVENT_READ, number)
-            self._readers = [sock.recv_into for sock in self._subscribers]
-            self._resources = resources.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._resources.close()
+        self._selector = resources.enter_context(selectors.DefaultSelector())
+        self._subscribers = [resources.enter_context(_connect(portno)) for portno in self._portnos]
+        self._publisher = resources.enter_context(_connect(self._portno))
+        _greet(self._subscribers, protocol.subscribe, protocol.subscribed)
+        _greet([self._publisher], protocol.publish, protocol.publishing)
+        for number, sock in enumerate([*self._subscribers, self._publisher]):
+            sock.setblocking(False)
+            self._selector.register(sock, selectors.EVENT_READ, number)
+        self._readers = [sock.recv_into for sock in self._subscribers]
 
     def saturate(self, *, seconds: float, window: int, batch: int) -> Result:
         """Publish as fast as the server delivers.

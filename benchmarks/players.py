@@ -17,14 +17,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import inf
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .crowd import PATIENCE_S, connect, send_some
+from .crowd import PATIENCE_S, Connections, connect, send_some
 from .protocols import MIDI, Protocol
-
-if TYPE_CHECKING:
-    from typing import Self
 
 _READ_BYTES = 65536
 
@@ -86,7 +82,7 @@ class Jam:
     """Seconds of that in which the load had nothing to do."""
 
 
-class Players:
+class Players(Connections):
     """Players, connected to a server.
 
     Args:
@@ -99,19 +95,10 @@ class Players:
         self._portno = portno
         self._count = count
         self._protocol = protocol
-        self._resources = ExitStack()
 
-    def __enter__(self) -> Self:
-        with ExitStack() as resources:
-            self._socks = [resources.enter_context(connect(self._portno)) for _ in range(self._count)]
-            self._meet()
-            self._resources = resources.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._resources.close()
+    def _open(self, resources: ExitStack) -> None:
+        self._socks = [resources.enter_context(connect(self._portno)) for _ in range(self._count)]
+        self._meet()
 
     def _meet(self) -> None:
         """Wait until everybody hears everybody, and nothing of that is left under way."""

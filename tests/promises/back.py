@@ -19,8 +19,9 @@ from collections.abc import Iterator, Sequence
 
 import midinet
 from benchmarks import servers
-from benchmarks.crowd import PATIENCE_S, reset
+from benchmarks.crowd import PATIENCE_S
 from midinet.net.port import PortState
+from tests.promises.ends import reset
 from tests.promises.finding import Finding
 
 _MOST_S = 5.0

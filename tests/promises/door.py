@@ -19,9 +19,10 @@ from typing import Any
 
 import midinet
 from benchmarks import servers
-from benchmarks.crowd import PATIENCE_S, Crowd, connect, drain, is_connected, send_some
+from benchmarks.crowd import PATIENCE_S, Crowd, connect, drain, send_some
 from midinet.net.tls import tls_client_context
 from tests.harness.certificates import certificates
+from tests.promises.ends import is_connected
 from tests.promises.finding import Finding
 
 _MOST_IN_S = 0.2

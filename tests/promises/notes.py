@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 
 import midinet
 from benchmarks import servers
-from benchmarks.crowd import PATIENCE_S, Crowd, connect, reset
+from benchmarks.crowd import PATIENCE_S, Crowd, connect
+from tests.promises.ends import reset
 from tests.promises.finding import Finding
 
 _BOUND_MS = 20.0

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import servers, streams
-from benchmarks.crowd import Crowd, connect, drain, is_connected, send_some
+from benchmarks.crowd import Crowd, connect, drain, send_some
 from benchmarks.load import Load
 from benchmarks.table import median, percentile
+from tests.promises.ends import is_connected
 from tests.promises.finding import Finding
 
 _READERS = 32
