@@ -58,11 +58,13 @@ class Target:
         host: a name or an address.
         portno: the port number.
         keywords: of `midinet.connect`.
+        shows_certificate: a client certificate is among them.
     """
 
     host: str
     portno: int
     keywords: dict[str, Any] = field(default_factory=dict, repr=False)
+    shows_certificate: bool = False
 
     @asynccontextmanager
     async def connect(self, *, listens: bool = False, **more: Any) -> AsyncIterator[SocketPort]:
@@ -241,7 +243,7 @@ def _read_target(
     keywords: dict[str, Any] = {"name": name, "ssl": _client_context(tls, ca, cert, key)}
     if tokens is not None:
         keywords |= {"token": tokens[0], "insecure_token": insecure_token}
-    return Target(host, portno, keywords)
+    return Target(host, portno, keywords, shows_certificate=cert is not None)
 
 
 def _read_target_or_device(

@@ -23,7 +23,7 @@ from ..net.server import PortServer
 from ..net.tasks import BackgroundTask
 from .common import Complaint, run, talk
 from .play import perform
-from .schedule import schedule_of
+from .schedule import piece_of
 from .tune import TITLE, ode_to_joy
 
 # mido knows IPv4 alone.
@@ -76,7 +76,7 @@ async def demo() -> int:
     from .progress import ProgressBar
     from .table import show_heard
 
-    schedule = schedule_of(ode_to_joy())
+    schedule = piece_of(ode_to_joy()).frames
     length_s = schedule[-1][0]
     sent, listener, mido_port = Heard("sent"), Heard("listener"), Heard("mido SocketPort")
     async with PortServer(_HOST, 0, relay=True) as server:

@@ -1,100 +1,47 @@
-"""What `play` plays when: a MIDI file on one line of time, and the passage of it that is wanted.
+"""What `play` plays when: the passage that is wanted of a time line.
 
-The rules (Standard MIDI Files 1.0):
+The rules:
 
-- Time is added up in whole numbers and divided once, so the last message is as exact as the first.
-- A tempo and a time signature hold for all tracks from where they stand; until the first, a beat takes half a
-  second and a bar has four of them. A time signature begins a bar.
-- A piece ends with the last of its end-of-track events, which the standard has so that a track's length is
-  exact, for loops among other things. So that is how long a loop is, and not up to the last note.
 - What is played from the middle begins with what is set there: programs, controllers, parameters, bends,
   pressures, and the system exclusive messages that came before. No note that began before is struck.
+- A passage lasts to its end, and not to its last message: a note may sound up to there. A loop is as long.
 - What still sounds where a passage was cut off is let go there. A loop then goes back to what was set at its
   beginning, by Reset All Controllers for what was not set there at all.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import re
-from bisect import bisect_left, bisect_right
+import sys
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import mido
-from mido import Message, MidiFile
+from mido import MidiFile
 
+from ..files.dump import read_file
+from ..files.reader import NotAMidiFile, read_midi_file
+from ..files.timeline import TimedFrame, TimeLine
 from ..hub.difference import difference
 from ..hub.performance import Performance
 from ..hub.release import release_all
-from ..wire.codec import decode, encode
+from ..wire.spec import SYSEX
 from .common import Complaint
-
-Schedule = Sequence[tuple[float, Message]]
-
-# Microseconds to a beat, and beats to a bar, until the file says otherwise.
-_DEFAULT_TEMPO = 500_000
-_DEFAULT_BEATS = 4
 
 # Seconds. What is shorter sounds as a tone rather than as a loop.
 _SHORTEST_LOOP_S = 0.05
 
+# Far beyond any MIDI file. What has no end, as /dev/zero has none, is not read on.
+_MAX_FILE_BYTES = 1 << 28
+
+STANDARD_INPUT = Path("-")
+
 _SECONDS = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,9})?")
 _MINUTES = re.compile(r"([0-9]{1,5}):([0-5]?[0-9](?:\.[0-9]{1,9})?)")
 _BAR = re.compile(r"bar ?([1-9][0-9]{0,5})", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class _Mark:
-    """Where a tempo begins: at a tick, and at a time in the unit in which time is added up."""
-
-    tick: int
-    elapsed: int
-    tempo: int
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A MIDI file on one line of time.
-
-    Attributes:
-        messages: without the meta messages, with their seconds from the beginning.
-        length_s: up to the end of its last track, in seconds.
-        per_second: how many of the unit in which time is added up make a second.
-        tempos: where each tempo begins.
-        bars: where each time signature begins, and how long its bars are, in ticks; none where the file
-            counts in frames and so knows no bars.
-    """
-
-    messages: Schedule
-    length_s: float
-    per_second: float
-    tempos: Sequence[_Mark]
-    bars: Sequence[tuple[int, Fraction]]
-
-    def bar_at(self, number: int) -> float:
-        """Return the seconds at which a bar begins; the first is number 1. Past the end it goes on as before.
-
-        Raises:
-            Complaint: the file knows no bars.
-        """
-        if not self.bars:
-            raise Complaint("the file counts in frames and has no bars: write a time in seconds")
-        left = number - 1
-        for (tick, length), (next_tick, _) in zip(self.bars, self.bars[1:], strict=False):
-            # The last bar before a change may be cut short.
-            bars = -((tick - next_tick) // length)
-            if left < bars:
-                break
-            left -= bars
-        else:
-            tick, length = self.bars[-1]
-        return self._seconds_at(tick + left * length)
-
-    def _seconds_at(self, tick: Fraction) -> float:
-        mark = self.tempos[bisect_right(self.tempos, tick, key=lambda mark: Fraction(mark.tick)) - 1]
-        return float((mark.elapsed + (tick - mark.tick) * mark.tempo) / Fraction(self.per_second))
 
 
 @dataclass(frozen=True)
@@ -104,64 +51,58 @@ class Passage:
     Attributes:
         begin_s: where in the piece it begins, in seconds.
         length_s: how long it takes, in seconds.
-        opening: brings the listener to what is set at the beginning.
-        schedule: what is played, with the seconds from the beginning of the passage. The last messages of one
-            that is cut off let go of what still sounds, and those of a loop take back to its beginning.
+        opening: the frames that bring the listener to what is set at the beginning.
+        schedule: the frames that are played, with the seconds from the beginning of the passage. The last of
+            one that is cut off let go of what still sounds, and those of a loop take back to its beginning.
     """
 
     begin_s: float
     length_s: float
-    opening: Sequence[Message]
-    schedule: Schedule
+    opening: Sequence[bytes]
+    schedule: Sequence[TimedFrame]
 
 
-def load(path: Path) -> MidiFile:
-    """Read a MIDI file, with a Complaint if it cannot be read or played."""
+def load(path: Path) -> TimeLine:
+    """Read a MIDI file, a dump or hexadecimal text, with a Complaint if it cannot be read or played.
+
+    Args:
+        path: the file; "-" is standard input.
+    """
     try:
-        midi_file = MidiFile(path)
-    except Exception as error:  # mido raises whatever wrong bytes made it trip over.
-        if isinstance(error, OSError) and error.strerror:
-            raise Complaint(f"cannot read {path}: {error.strerror}") from None
-        reason = "it ends too early" if isinstance(error, EOFError) else str(error) or type(error).__name__
-        raise Complaint(f"{path} is no MIDI file, or is damaged: {reason}") from None
-    if midi_file.type not in (0, 1):
-        raise Complaint(f"{path} is of type {midi_file.type}: its tracks have no time in common")
-    if midi_file.ticks_per_beat == 0:
-        raise Complaint(f"{path} is no MIDI file, or is damaged: it has no ticks in a beat")
-    return midi_file
+        return read_file(_read_bytes(path))
+    except NotAMidiFile as error:
+        raise Complaint(f"{name_of(path)} is no MIDI file, or is damaged: {error}") from None
 
 
-def piece_of(midi_file: MidiFile) -> Piece:
-    """Return what a MIDI file holds on one line of time."""
-    # A negative division is frames a second, as a negative number, and ticks in a frame: time without tempo.
-    division = midi_file.ticks_per_beat
-    if division < 0:
-        frames, ticks_per_frame = -(division >> 8), division & 0xFF
-        per_second = ticks_per_frame * (30000 / 1001 if frames == 29 else frames)
-    else:
-        per_second = division * 1_000_000
-    tick = elapsed = 0
-    tempos = [_Mark(0, 0, _DEFAULT_TEMPO if division > 0 else 1)]
-    bars = {0: Fraction(_DEFAULT_BEATS * division)} if division > 0 else {}
-    messages: list[tuple[float, Message]] = []
-    for message in mido.merge_tracks(midi_file.tracks):
-        tick += message.time
-        elapsed += message.time * tempos[-1].tempo
-        if message.type == "set_tempo" and division > 0:
-            tempos.append(_Mark(tick, elapsed, message.tempo))
-        elif message.type == "time_signature" and division > 0 and message.numerator:
-            bars[tick] = Fraction(message.numerator * 4 * division, message.denominator)
-        elif not message.is_meta:
-            messages.append((elapsed / per_second, message.copy(time=0)))
-    return Piece(messages, elapsed / per_second, per_second, tempos, list(bars.items()))
+def piece_of(midi_file: MidiFile) -> TimeLine:
+    """Return what one of mido's files holds on one line of time."""
+    content = io.BytesIO()
+    midi_file.save(file=content)
+    return read_midi_file(content.getvalue())
 
 
-def schedule_of(midi_file: MidiFile) -> Schedule:
-    """Return the messages of a MIDI file, without its meta messages, each with its seconds from the start."""
-    return piece_of(midi_file).messages
+def name_of(path: Path) -> str:
+    """Return what a file is called in messages."""
+    return "standard input" if path == STANDARD_INPUT else str(path)
 
 
-def read_time(text: str, option: str, piece: Piece) -> float:
+def _read_bytes(path: Path) -> bytes:
+    if path == STANDARD_INPUT and sys.stdin is None:
+        raise Complaint("cannot read standard input: it is closed")
+    if path == STANDARD_INPUT and os.isatty(sys.stdin.fileno()):
+        raise Complaint("standard input is a terminal: pipe a MIDI file into it")
+    is_path = path != STANDARD_INPUT
+    try:
+        with open(path if is_path else sys.stdin.fileno(), "rb", closefd=is_path) as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise Complaint(f"cannot read {name_of(path)}: {error.strerror}") from None
+    if len(data) > _MAX_FILE_BYTES:
+        raise Complaint(f"{name_of(path)} is no MIDI file: it is longer than {_MAX_FILE_BYTES >> 20} MiB")
+    return data
+
+
+def read_time(text: str, option: str, piece: TimeLine) -> float:
     """Return the seconds that a place in a piece is from its beginning.
 
     Args:
@@ -175,7 +116,7 @@ def read_time(text: str, option: str, piece: Piece) -> float:
     if found := _BAR.fullmatch(text):
         try:
             return piece.bar_at(int(found[1]))
-        except Complaint as error:
+        except ValueError as error:
             raise Complaint(f"{option} {text}: {error}") from None
     raise Complaint(
         f"{option}: {text!r} is no time: write seconds as 12.5, minutes as 1:23.5, or a bar as bar17"
@@ -183,7 +124,7 @@ def read_time(text: str, option: str, piece: Piece) -> float:
 
 
 def passage_of(
-    piece: Piece, begin: str | None = None, end: str | None = None, *, loop: bool = False
+    piece: TimeLine, begin: str | None = None, end: str | None = None, *, loop: bool = False
 ) -> Passage:
     """Return the passage of a piece that options ask for.
 
@@ -211,7 +152,7 @@ def passage_of(
     return cut(piece, begin_s, end_s, loop=loop)
 
 
-def cut(piece: Piece, begin_s: float, end_s: float | None, *, loop: bool) -> Passage:
+def cut(piece: TimeLine, begin_s: float, end_s: float | None, *, loop: bool) -> Passage:
     """Return a passage of a piece.
 
     Args:
@@ -220,23 +161,22 @@ def cut(piece: Piece, begin_s: float, end_s: float | None, *, loop: bool) -> Pas
         end_s: where it ends, in seconds; what is at that moment is not in it. None is the end of the piece.
         loop: it is played again and again.
     """
-    first = bisect_left(piece.messages, begin_s, key=lambda entry: entry[0])
-    last = None if end_s is None else bisect_left(piece.messages, end_s, key=lambda entry: entry[0])
-    earlier = [message for _, message in piece.messages[:first]]
+    first = bisect_left(piece.frames, begin_s, key=lambda entry: entry[0])
+    last = None if end_s is None else bisect_left(piece.frames, end_s, key=lambda entry: entry[0])
+    earlier = [frame for _, frame in piece.frames[:first]]
     at_begin = _performance(earlier)
-    opening = [message for message in earlier if message.type == "sysex"]
-    opening += map(decode, difference(None, at_begin))
-    schedule = [(seconds - begin_s, message) for seconds, message in piece.messages[first:last]]
-    closing: list[bytes] = []
+    opening = [frame for frame in earlier if frame[0] == SYSEX]
+    opening += difference(None, at_begin)
+    schedule = [(seconds - begin_s, frame) for seconds, frame in piece.frames[first:last]]
+    if not loop:
+        end_s = None if end_s is None else min(end_s, piece.length_s)
+    length_s = (piece.length_s if end_s is None else end_s) - begin_s
     if loop or end_s is not None:
-        at_end = _performance([*opening, *(message for _, message in schedule)])
+        at_end = _performance([*opening, *(frame for _, frame in schedule)])
         closing = release_all(at_end)
         if loop:
             closing += difference(at_end, at_begin)
-    length_s = (piece.length_s if end_s is None else end_s) - begin_s
-    schedule += [(length_s, decode(frame)) for frame in closing]
-    if not loop:
-        length_s = schedule[-1][0] if schedule else 0.0
+        schedule += [(length_s, frame) for frame in closing]
     return Passage(begin_s, length_s, opening, schedule)
 
 
@@ -245,7 +185,7 @@ def minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def _performance(messages: Iterable[Message]) -> Performance:
+def _performance(frames: Iterable[bytes]) -> Performance:
     performance = Performance()
-    performance.observe(b"".join(map(encode, messages)), None, 0.0)
+    performance.observe(b"".join(frames), None, 0.0)
     return performance

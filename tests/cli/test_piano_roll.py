@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midinet.cli.piano_roll import Bar, bars_of, draw
-from midinet.cli.schedule import schedule_of
 from midinet.cli.take import is_storable
 from midinet.cli.tune import ode_to_joy
 from tests.harness.messages import any_message, control, note, off
+from tests.harness.midi_files import schedule_of
 from tests.harness.sizes import thorough
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -7,16 +7,21 @@ import os
 import pty
 import signal
 import socket
+import subprocess
 import time
+from math import inf
 
 import mido
 import pytest
 
 from midinet import PortServer, connect
-from midinet.cli.play import perform, perform_rounds
+from midinet.cli.play import perform, perform_rounds, remarks_on, sysex_remarks
 from midinet.cli.schedule import Passage
+from midinet.files.timeline import TimeLine
 from midinet.hub.performance import Performance
-from tests.harness.messages import note, off
+from midinet.wire.codec import decode, encode
+from tests.harness.messages import control, note, off, program_change
+from tests.harness.midi_files import NOTE_ON, midi_file
 
 
 def track(*messages):
@@ -34,8 +39,12 @@ def end(time):
 # Performing it.
 
 
+def frames(*timed):
+    return [(seconds, encode(message)) for seconds, message in timed]
+
+
 async def test_messages_go_out_in_time_and_lateness_never_adds_up():
-    schedule = [(number / 200, note(number)) for number in range(100)]
+    schedule = [(number / 200, encode(note(number))) for number in range(100)]
     loop = asyncio.get_running_loop()
     async with PortServer("127.0.0.1", 0) as server, connect(*server.addresses[0]) as port:
         sent = []
@@ -48,7 +57,7 @@ async def test_messages_go_out_in_time_and_lateness_never_adds_up():
         await perform(port, schedule, before_send)
         heard = [await server.receive() for _ in schedule]
     late = sorted(then - begin - seconds for then, (seconds, _) in zip(sent, schedule, strict=True))
-    assert heard == [message for _, message in schedule]
+    assert heard == [decode(frame) for _, frame in schedule]
     assert late[0] >= 0
     assert late[50] < 0.02
 
@@ -56,7 +65,7 @@ async def test_messages_go_out_in_time_and_lateness_never_adds_up():
 async def test_what_is_late_goes_out_at_once():
     async with PortServer("127.0.0.1", 0) as server, connect(*server.addresses[0]) as port:
         begin = time.monotonic()
-        await perform(port, [(0.0, note(1)), (-1.0, note(2)), (0.0, note(3))], lambda message: None)
+        await perform(port, frames((0.0, note(1)), (-1.0, note(2)), (0.0, note(3))))
         assert time.monotonic() - begin < 5
         assert [(await server.receive()).note for _ in range(3)] == [1, 2, 3]
 
@@ -66,7 +75,7 @@ async def rounds_of(passage, on_round):
     heard = []
     async with PortServer("127.0.0.1", 0) as server, connect(*server.addresses[0]) as port:
         with pytest.raises(ZeroDivisionError):
-            await perform_rounds(port, passage, on_round)
+            await perform_rounds(port, passage, on_round, max_late_s=inf)
         await port.close()
         async for message in server:
             heard.append(message.note)
@@ -81,7 +90,7 @@ async def test_rounds_follow_each_other_after_what_comes_first_once():
     def on_round():
         1 // (2 - next(left))
 
-    passage = Passage(0.0, 0.01, [note(0)], [(0.0, note(1)), (0.005, note(2))])
+    passage = Passage(0.0, 0.01, [encode(note(0))], frames((0.0, note(1)), (0.005, note(2))))
     assert await rounds_of(passage, on_round) == [0, 1, 2, 1, 2, 0]
 
 
@@ -95,9 +104,75 @@ async def test_who_was_held_up_for_rounds_does_not_make_up_for_them():
             time.sleep(1.0)  # As if the terminal's Ctrl-Z had stopped it.
         1 // (22 - len(begins))
 
-    await rounds_of(Passage(0.0, 0.05, [], [(0.0, note(1))]), on_round)
+    await rounds_of(Passage(0.0, 0.05, [], frames((0.0, note(1)))), on_round)
     # The one after it may follow at once.
     assert begins[21] - begins[2] > 17 * 0.05
+
+
+async def test_what_was_missed_while_it_stood_still_is_set_and_not_struck():
+    missed = [
+        note(61),
+        control(7, 90),
+        control(7, 80),
+        off(60),
+        bytes_of_sysex(),
+        note(62),
+        program_change(3),
+    ]
+    schedule = frames((0.0, note(60)), *((0.01, message) for message in missed), (3600.0, note(63)))
+    async with PortServer("127.0.0.1", 0) as server, connect(*server.addresses[0]) as port:
+
+        def stand_still(message):
+            if message == note(60):
+                time.sleep(0.25)
+
+        perform_task = asyncio.create_task(perform(port, schedule, stand_still, max_late_s=0.2))
+        heard = [await server.receive() for _ in range(5)]
+        perform_task.cancel()
+        await asyncio.wait([perform_task])
+    assert heard == [note(60), bytes_of_sysex(), off(60), program_change(3), control(7, 80)]
+
+
+def bytes_of_sysex():
+    return mido.Message("sysex", data=(1, 2, 3))
+
+
+async def test_what_was_missed_last_is_made_up_for_at_the_end():
+    async with PortServer("127.0.0.1", 0) as server, connect(*server.addresses[0]) as port:
+        start = asyncio.get_running_loop().time() - 9
+        assert (
+            await perform(port, frames((1, note(60)), (2, control(7, 9))), start=start, max_late_s=0.2) == 1
+        )
+        assert await server.receive() == control(7, 9)
+
+
+def test_it_says_what_would_look_like_a_fault_of_the_player():
+    def remarks(*frames, length_s=0.0):
+        return remarks_on(TimeLine(frames, length_s, 1, (), ()))
+
+    on = encode(note(60))
+    assert remarks() == ["there is no message in it"]
+    assert remarks((0.0, on), length_s=3600.0) == []
+    assert remarks((0.0, on), (7.0, on), (7208.0, on)) == ["nothing happens from 0:07 to 120:08"]
+    assert remarks((0.0, on), length_s=3661.0) == ["nothing happens from 0:00 to 61:01"]
+
+
+def test_it_says_which_system_exclusive_messages_may_not_pass():
+    def remarks(*sizes, address="192.0.2.1", is_trusted=False):
+        line = [(0.0, b"\xf0" + bytes(size - 2) + b"\xf7") for size in sizes]
+        return sysex_remarks(TimeLine(line, 0.0, 1, (), ()), address, is_trusted=is_trusted)
+
+    untrusted = "may not pass: a hub takes them from other machines only with a token or a certificate"
+    assert remarks() == []
+    assert remarks(9, 9) == [f"2 system exclusive messages {untrusted}"]
+    assert remarks(9, address="fe80::1%eth0") == [f"1 system exclusive message {untrusted}"]
+    assert (
+        remarks(9, is_trusted=True) == remarks(9, address="::1") == remarks(65536, address="127.0.0.1") == []
+    )
+    assert remarks(65537, is_trusted=True) == [
+        "a system exclusive message of 65537 bytes may not pass: a hub takes up to 65536 unless its "
+        "max_sysex is more"
+    ]
 
 
 # The command.
@@ -139,6 +214,49 @@ def test_plays_a_file_lets_go_of_what_still_sounds_and_ends(server, start, tmp_p
     with client:
         assert rest_of(client) == bytes(note(60).bin() + note(61).bin() + off(60).bin() + off(61).bin())
     assert (play.wait(), play.out, play.err) == (0, "", "")
+
+
+def test_several_files_a_damaged_one_and_pipes_play_one_after_another(server, start, tmp_path):
+    bend = mido.Message("pitchwheel", pitch=99)
+    mido.MidiFile(tracks=[track(note(60), bend, end(24))]).save(tmp_path / "held.mid")
+    (tmp_path / "clipped.mid").write_bytes(midi_file(b"\x00\xb0\x07\xff"))
+    (tmp_path / "page.mid").write_text("<html>404 not found</html>")
+    (tmp_path / "patch.syx").write_bytes(b"\xf0\x01\x02\xf7")
+    os.mkfifo(tmp_path / "pipe")
+    names = ["held.mid", "clipped.mid", "page.mid", "patch.syx", "pipe"]
+    paths = [str(tmp_path / name) for name in names]
+    play = start("play", address(server), *paths, "-", stdin=subprocess.PIPE)
+    client, _ = server.accept()
+    with client:
+        (tmp_path / "pipe").write_text("F0 03 F7")
+        play.process.stdin.write(midi_file(b"\x00\xb0\x0a\x05"))
+        play.process.stdin.close()
+        unbent = mido.Message("pitchwheel", pitch=0)
+        first = b"".join(message.bin() for message in (note(60), bend, off(60), unbent))
+        # Between two files everything goes back.
+        rest = b"\xb0\x07\x7f\xb0\x79\x00\xf0\x01\x02\xf7\xf0\x03\xf7\xb0\x0a\x05"
+        heard = rest_of(client)
+    assert heard.replace(b"\xb0\x79\x00", b"") == (first + rest).replace(b"\xb0\x79\x00", b"")
+    assert play.wait() == 2
+    assert play.err.splitlines() == [
+        f"{tmp_path}/clipped.mid is damaged: values above 127 read as 127",
+        f"midinet: {tmp_path}/page.mid is no MIDI file, or is damaged: it has no MThd, by which a MIDI file "
+        "begins",
+    ]
+
+
+def test_a_note_sounds_up_to_the_end_of_the_longest_track(server, start, tmp_path):
+    path = tmp_path / "ring.mid"
+    path.write_bytes(midi_file(b"\x00" + NOTE_ON + b"\x60\xff\x01\x00", b"\x00\xc1\x05"))
+    play = start("play", address(server), str(path))
+    client, _ = server.accept()
+    with client:
+        client.settimeout(20)
+        client.recv(len(NOTE_ON) + 2, socket.MSG_WAITALL)
+        begin = time.monotonic()
+        assert rest_of(client) == bytes(off(60).bin())
+        assert time.monotonic() - begin > 0.4
+    assert (play.wait(), play.err) == (0, "")
 
 
 def test_a_file_without_messages_is_over_at_once(server, start, tmp_path):
@@ -231,6 +349,10 @@ def test_a_loop_goes_round_until_ctrl_c_and_then_lets_go(server, start, tmp_path
     [
         ("none.mid", "cannot read {there}/none.mid: No such file or directory"),
         ("text.mid", "text.mid is no MIDI file, or is damaged"),
+        ("/dev/zero", "/dev/zero is no MIDI file: it is longer than 256 MiB"),
+        ("-", "standard input is no MIDI file, or is damaged: it is empty"),
+        ("tune.mid tune.mid --loop", "--loop is for one file, and 2 are given"),
+        ("tune.mid tune.mid --from 0", "--from is for one file, and 2 are given"),
         ("tune.mid --from 5", "--from 5 is not before the end: it is 0:01 long"),
         (
             "tune.mid --from soon",
@@ -249,7 +371,9 @@ def test_wrong_use_is_one_line_before_anybody_is_asked(arguments, what, server, 
     mido.MidiFile(tracks=[track()]).save(tmp_path / "silent.mid")
     server.settimeout(0)
     name, *options = arguments.split()
-    status, out, err = run("play", address(server), str(tmp_path / name), *options)
+    status, out, err = run(
+        "play", address(server), name if name in ("-", "/dev/zero") else str(tmp_path / name), *options
+    )
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert what.format(there=tmp_path) in err
     with pytest.raises(BlockingIOError):

@@ -18,8 +18,8 @@ import pytest
 
 from midinet.cli.common import Complaint
 from midinet.cli.record import check_writable, save
-from midinet.cli.schedule import schedule_of
 from midinet.cli.take import music_of
+from tests.harness.midi_files import schedule_of
 
 NOTE = mido.Message("note_on", note=60, velocity=90)
 NOTE_OFF = mido.Message("note_off", note=60)

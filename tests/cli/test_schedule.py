@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mido
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midinet.cli import schedule
 from midinet.cli.common import Complaint
-from midinet.cli.schedule import cut, load, passage_of, piece_of, read_time, schedule_of
+from midinet.cli.schedule import load, piece_of, read_time
 from midinet.cli.tune import ode_to_joy
 from midinet.hub.performance import Performance
-from midinet.wire.codec import encode
+from midinet.wire.codec import decode, encode
 from tests.harness.messages import control, note, off, program_change
+from tests.harness.midi_files import schedule_of
 from tests.harness.sizes import thorough
 
 
@@ -49,7 +53,21 @@ def piece(*messages, **options):
 
 
 def times(midi_file):
-    return [seconds for seconds, _ in schedule_of(midi_file)]
+    return [seconds for seconds, _ in piece_of(midi_file).frames]
+
+
+def decoded(passage):
+    """Return a passage with Messages in place of frames."""
+    timed = [(seconds, decode(frame)) for seconds, frame in passage.schedule]
+    return replace(passage, opening=[decode(frame) for frame in passage.opening], schedule=timed)
+
+
+def passage_of(*arguments, **options):
+    return decoded(schedule.passage_of(*arguments, **options))
+
+
+def cut(*arguments, **options):
+    return decoded(schedule.cut(*arguments, **options))
 
 
 def complaint(*arguments, **options):
@@ -107,12 +125,14 @@ def test_files_that_count_in_frames_have_no_tempo(tmp_path, division, per_second
     mido.MidiFile(tracks=[track(tempo(100_000), note(60, 1000))]).save(path)
     content = path.read_bytes()
     path.write_bytes(content[:12] + division + content[14:])
-    assert times(load(path)) == [pytest.approx(1000 / per_second, rel=1e-12)]
+    assert [seconds for seconds, _ in load(path).frames] == [pytest.approx(1000 / per_second, rel=1e-12)]
 
 
 @given(
     st.lists(
-        st.lists(st.tuples(st.integers(0, 5000), st.one_of(st.none(), st.integers(1, 0xFFFFFF)))), max_size=3
+        st.lists(st.tuples(st.integers(0, 5000), st.one_of(st.none(), st.integers(1, 0xFFFFFF)))),
+        min_size=1,
+        max_size=3,
     ),
     st.integers(1, 32767),
 )
@@ -214,7 +234,7 @@ def test_a_note_on_the_first_beat_of_a_bar_is_where_the_bar_begins(parts, tempos
         mido.MidiFile(ticks_per_beat=division, tracks=[track(*signatures), track(*notes), changes])
     )
     begins = [score.bar_at(number + 1) for number in range(len(notes))]
-    assert begins == [seconds for seconds, _ in score.messages]
+    assert begins == [seconds for seconds, _ in score.frames]
 
 
 def test_a_signature_without_beats_is_none():
@@ -229,7 +249,7 @@ def test_a_file_that_counts_in_frames_has_no_bars(tmp_path):
     file(bars_of(3, 4), note(60, 1000)).save(path)
     content = path.read_bytes()
     path.write_bytes(content[:12] + b"\xe7\x28" + content[14:])
-    said = complaint(piece_of(load(path)), "bar2")
+    said = complaint(load(path), "bar2")
     assert said == "--from bar2: the file counts in frames and has no bars: write a time in seconds"
 
 
@@ -284,8 +304,11 @@ def test_what_is_held_over_the_end_is_let_go_there_and_settings_stay():
     ]
 
 
-def test_where_nothing_sounds_at_the_end_it_is_over_with_the_last_message():
-    assert passage_of(piece(note(60), off(60, 480), note(61, 4800)), None, "3").length_s == 0.5
+def test_it_lasts_to_the_end_of_the_longest_track_and_not_to_the_last_message():
+    drums, bass = track(note(60), off(60, 240), end(720)), track(note(40), off(40, 480))
+    tune = piece_of(mido.MidiFile(tracks=[drums, bass]))
+    assert passage_of(tune).length_s == 1.0
+    assert passage_of(tune, "0.25", "0.75").length_s == 0.5
 
 
 def test_an_end_past_the_end_changes_nothing():
@@ -417,10 +440,10 @@ def test_what_is_cut_off_leaves_nothing_that_sounds(messages, cut_at):
 
 
 def test_the_tune_of_the_demo_has_what_a_demo_needs():
-    schedule = schedule_of(ode_to_joy())
-    assert 6 < schedule[-1][0] < 8
-    assert 200 < len(schedule) < 1000
-    assert {message.type for _, message in schedule} > {"note_on", "note_off", "control_change", "pitchwheel"}
-    listener = Listener().hear(message for _, message in schedule)
+    tune = schedule_of(ode_to_joy())
+    assert 6 < tune[-1][0] < 8
+    assert 200 < len(tune) < 1000
+    assert {message.type for _, message in tune} > {"note_on", "note_off", "control_change", "pitchwheel"}
+    listener = Listener().hear(message for _, message in tune)
     assert not listener.performance.held_notes
     assert not listener.performance.off_neutral()

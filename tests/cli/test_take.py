@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midinet.cli.schedule import schedule_of
 from midinet.cli.take import Silence, file_of, is_storable, music_of
 from tests.harness.messages import any_message
+from tests.harness.midi_files import schedule_of
 
 NOTE = mido.Message("note_on", note=60, velocity=90)
 NOTE_OFF = mido.Message("note_off", note=60)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+
+from mido import Message, MidiFile
+
+from midinet.cli.schedule import piece_of
+from midinet.wire.codec import decode
 
 END_OF_TRACK = b"\x00\xff\x2f\x00"
 
@@ -37,3 +43,8 @@ def track(*events: bytes) -> bytes:
 def midi_file(*tracks: bytes, kind: int = 1, division: int = 96) -> bytes:
     """Return the file of tracks that are lists of events joined."""
     return header(kind, len(tracks), division) + b"".join(track(one) for one in tracks)
+
+
+def schedule_of(file: MidiFile) -> Sequence[tuple[float, Message]]:
+    """Return the messages of one of mido's files with their seconds from the beginning."""
+    return [(seconds, decode(frame)) for seconds, frame in piece_of(file).frames]
