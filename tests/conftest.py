@@ -8,6 +8,7 @@ import inspect
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -15,8 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from midinet.sync.portal import get_portal
 from tests.harness.forks import ForkServer
-from tests.harness.jack import Instrument, Jack, alone
-from tests.harness.needs import need_program
+from tests.harness.jack import Instrument, Jack, alone, need_jack
 
 # How long an example takes says nothing of what is tested: hypothesis allows 0.2 s for each, and so much for
 # making them, which a busy machine under coverage exceeds.
@@ -54,6 +54,14 @@ def pytest_sessionstart() -> None:
         return
     # It opens a pipe for the whole process at its first loop.
     uvloop.new_event_loop().close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line for each reason how many tests were skipped."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2] for report in reports if isinstance(report.longrepr, tuple))
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
 
 
 # Seconds, many times what it takes.
@@ -132,7 +140,7 @@ def fork_server() -> Iterator[ForkServer]:
 @pytest.fixture(scope="session")
 def _jack_server() -> Iterator[Jack]:
     before = _descriptors()
-    need_program("jackd", "Debian: apt-get install jackd2")
+    need_jack()
     with alone():
         server = Jack()
     _KEPT.update(_descriptors() - before)

@@ -44,7 +44,7 @@ class Jack:
     """
 
     def __init__(self) -> None:
-        self.program = need_program("jackd", "Debian: apt-get install jackd2")
+        self.program = need_jack()
         self.rtmidi = load_rtmidi()
         place, self._lock = _take_place()
         self.name = f"midinet-test-{place}"
@@ -151,6 +151,13 @@ def _take_place() -> tuple[int, int]:
         else:
             return place, lock
     pytest.fail(f"{_PLACES} servers of JACK run in tests already")
+
+
+def need_jack() -> str:
+    """Return the path of JACK's server, or skip the test where there is none or where it cannot run."""
+    program = need_program("jackd", "Debian: apt-get install jackd2")
+    need(sys.platform != "linux" or os.access("/dev/shm", os.W_OK), "a /dev/shm to write to, for JACK")
+    return program
 
 
 def load_rtmidi() -> Any:
