@@ -19,6 +19,7 @@ FLOORS = {
     "address": 0,
     "checks": 0,
     "net.tasks": 1,
+    "net.affinity": 1,
     "wire": 1,
     "gateways": 2,
     "hub": 2,

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import errno
-from asyncio import _get_running_loop as running_loop
 from collections.abc import Callable, Iterator
 from math import inf
 from types import TracebackType
@@ -27,7 +26,7 @@ from ..errors import CloseReason, ConnectionLost, PortClosed, UsageError
 from ..hub.hub import Hub
 from ..wire.aside import PONG, ping
 from ..wire.codec import PANIC_FRAMES, RESET_FRAMES, decode, encode
-from .affinity import check_loop, wrong_loop_error
+from .affinity import check_loop, runs_here, wrong_loop_error
 from .inbox import Inbox
 from .stats import PortStats
 from .turns import Hold
@@ -138,7 +137,7 @@ class SocketPort:
             UsageError: it is called from another thread or event loop.
             TypeError: it is no mido.Message.
         """
-        if running_loop() is not self._loop:
+        if not runs_here(self._loop):
             raise wrong_loop_error(self, self._loop)
         frame = encode(message)
         self._check_open()
@@ -187,11 +186,12 @@ class SocketPort:
             yield message
 
     def __aiter__(self) -> Self:
+        check_loop(self, self._loop)
         return self
 
     async def __anext__(self) -> Message:
         # Nearly always there is a message, and then nothing else needs to be asked.
-        if self._spree < FAIR_SPREE and self._own_inbox is not None and running_loop() is self._loop:
+        if self._spree < FAIR_SPREE and self._own_inbox is not None:
             frame = self._own_inbox.get_nowait()
             if frame is not None:
                 self._spree += 1
@@ -455,7 +455,7 @@ class SocketPort:
             raise self._gone()
 
     def _readable(self) -> Inbox:
-        if running_loop() is not self._loop:
+        if not runs_here(self._loop):
             raise wrong_loop_error(self, self._loop)
         if self._own_inbox is None:
             raise UsageError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import _get_running_loop as running_loop
 from collections import deque
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -46,7 +45,7 @@ from .access import (
     Tokens,
     is_loopback,
 )
-from .affinity import check_loop
+from .affinity import check_loop, runs_here
 from .door import DEFAULT_HELLO_TIMEOUT, Access, Door, Visitor
 from .inbox import Inbox
 from .link import Link
@@ -351,7 +350,7 @@ class PortServer:
             UsageError: it is not started, or called from another thread or event loop.
             TypeError: it is no mido.Message.
         """
-        if not self._started or running_loop() is not self._loop:
+        if not self._started or not runs_here(self._loop):
             self._check_loop()
         frame = encode(message)
         self._spree += 1 + (len(frame) & ~3)
@@ -394,17 +393,12 @@ class PortServer:
             yield message
 
     def __aiter__(self) -> Self:
+        self._check_loop()
         return self
 
     async def __anext__(self) -> Any:
         # Nearly always there is a message, and then nothing else needs to be asked.
-        if (
-            self._spree < FAIR_SPREE
-            and self._is_read
-            and not self._waiting
-            and self._started
-            and running_loop() is self._loop
-        ):
+        if self._spree < FAIR_SPREE and self._is_read and not self._waiting:
             entry = self._inbox.get_nowait()
             if entry is not None:
                 self._spree += 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,10 +15,19 @@ from tests.harness.raw import PATIENCE_S
 
 NOTE = Message("note_on", note=60)
 
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
+try:
+    import uvloop
+except ImportError:
+    pass
+else:
+    LOOPS.append(uvloop.new_event_loop)
+
 # What a program calls on each: every public method, and iteration.
 CALLS = {
     kind: [
         *(name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")),
+        "__aiter__",
         "__anext__",
     ]
     for kind in (SocketPort, PortServer)
@@ -155,3 +165,26 @@ async def test_one_string_or_two_arguments_are_an_address() -> None:
         for address in ((f"{host}:{portno}",), (host, str(portno))):
             async with connect(*address) as port:  # type: ignore[arg-type]
                 assert port.peer == (host, portno)
+
+
+@pytest.mark.parametrize("factory", LOOPS)
+def test_a_port_goes_along_with_its_loop_to_another_thread(
+    factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    loop = factory()
+    both = pair()
+    ours, theirs = loop.run_until_complete(both.__aenter__())
+    with pytest.raises(UsageError, match="belongs to another event loop"):
+        ours.poll()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        with pytest.raises(UsageError, match="belongs to another event loop"):
+            ours.poll()
+        asyncio.run_coroutine_threadsafe(ours.send(NOTE), loop).result(PATIENCE_S)
+        assert asyncio.run_coroutine_threadsafe(theirs.receive(), loop).result(PATIENCE_S) == NOTE
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(both.__aexit__(None, None, None))
+        loop.close()
