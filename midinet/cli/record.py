@@ -1,25 +1,31 @@
 """`midinet record`: what is heard, in time, as a MIDI file and as a picture.
 
-A file is written under another name and renamed when it is whole, so nothing that goes wrong costs a
-recording that was there before.
+A file is written under another name while it is recorded, and renamed when it is whole. So nothing that goes
+wrong costs a recording that was there before, or more of this one than its last second.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..files.recorder import Recorder, TakeFile, part_of
 from ..net.port import SocketPort
+from ..net.tasks import BackgroundTask
+from ..wire.codec import decode, encode
 from .access import DeviceTarget, Target, connecting
 from .common import Complaint, run, tell
 from .piano_roll import draw
-from .take import Silence, Take, file_of, is_storable, music_of
+from .take import Silence
+
+# Seconds. So much of a take is lost at most if the process is killed.
+_WRITE_EVERY_S = 1.0
 
 
 @connecting(
@@ -52,6 +58,10 @@ def record_command(
     It ends with Ctrl-C or when the server closes, or by choice with --seconds or --until-silence; whatever
     ends it, the take is saved. A port of this machine that is unplugged is waited for, and its notes let go.
 
+    It is written as it goes: after a kill, all but the last second is in the file that is named at the
+    beginning. Where the disk is full or the folder gone, it goes on in the nearest folder that takes it, and
+    that is told.
+
     The file begins with the first message and ends with the last; the silence before and after is left out.
     So are messages that have no place in a MIDI file, clock, start, stop, song position and their kind; they
     are counted at the end. What a hub says is set already stands right before what comes first after that.
@@ -83,7 +93,7 @@ def check_writable(path: Path) -> None:
     try:
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(None, "Permission denied")
-        part = _part(path)
+        part = part_of(path)
         part.touch()
         part.unlink()
     except OSError as error:
@@ -112,24 +122,70 @@ async def record(
         ConnectError: there is no server; no file is written.
         ConnectionLost: the link broke; the file is written.
     """
-    take: Take = []
     async with target.connect(listens=True) as port:
-        tell(f"recording {port.name}; Ctrl-C ends it and saves")
         clock = asyncio.get_running_loop().time
-        opened_at = clock()
+        recorder = Recorder(clock())
+        try:
+            take_file = TakeFile(path, recorder)
+        except OSError as error:
+            raise Complaint(f"cannot write {path}: {error.strerror}") from None
+        tell(f"recording {port.name}; Ctrl-C ends it and saves; until then it is in {take_file.part}")
+        writer = _Writer(take_file)
+        write_task = BackgroundTask(writer.write_as_it_goes(), name="midinet record writer")
         try:
             async with asyncio.timeout(seconds):
-                await _listen(port, take, silence_s)
+                await _listen(port, recorder, silence_s)
         except TimeoutError:
             pass
         finally:
             # A signal may come before what had arrived by then was listened to.
-            take.extend((clock(), message) for message in port.iter_pending())
-            save(take, music_of(take, opened_at, clock()), path, svg)
+            for message in port.iter_pending():
+                recorder.receive(encode(message), clock())
+            recorder.finish(clock())
+            write_task.cancel()
+            writer.wait()
+            save(recorder, take_file, path, svg)
 
 
-async def _listen(port: SocketPort, take: Take, silence_s: float | None) -> None:
-    """Add what comes to a take, until the port closes.
+class _Writer:
+    """Writes what is new once a second, in a thread: a disk may be slow, and times are told meanwhile."""
+
+    def __init__(self, take_file: TakeFile) -> None:
+        self._take_file = take_file
+        self._is_idle = threading.Lock()
+        self._is_in_trouble = False
+
+    async def write_as_it_goes(self) -> None:
+        """Write, until this is cancelled."""
+        while True:
+            await asyncio.sleep(_WRITE_EVERY_S)
+            await asyncio.to_thread(self._write)
+
+    def wait(self) -> None:
+        """Wait until nothing is being written, and have nothing more written."""
+        self._is_idle.acquire()
+
+    def _write(self) -> None:
+        if not self._is_idle.acquire(blocking=False):
+            return
+        try:
+            if error := self._take_file.write():
+                tell(f"{_why_not(self._take_file.path, error)}; the take goes on in {self._take_file.part}")
+            self._is_in_trouble = False
+        except OSError as error:
+            if not self._is_in_trouble:
+                self._is_in_trouble = True
+                tell(f"{_why_not(self._take_file.path, error)}; the take is kept in memory meanwhile")
+        finally:
+            self._is_idle.release()
+
+
+def _why_not(path: Path, error: OSError) -> str:
+    return f"cannot write {path}: {error.strerror}"
+
+
+async def _listen(port: SocketPort, recorder: Recorder, silence_s: float | None) -> None:
+    """Record what comes, until the port closes.
 
     Raises:
         TimeoutError: it has been silent for `silence_s`.
@@ -139,39 +195,45 @@ async def _listen(port: SocketPort, take: Take, silence_s: float | None) -> None
     async with asyncio.timeout(None) as end:
         async for message in port:
             now = clock()
-            take.append((now, message))
+            recorder.receive(encode(message), now)
             if silence_s is not None:
                 silence.observe(message, now)
                 end.reschedule(None if silence.since is None else silence.since + silence_s)
 
 
-def save(take: Take, music: Take, path: Path, svg: Path | None = None) -> None:
-    """Write music to a file, and draw it if that is wanted, and say so on standard error.
+def save(recorder: Recorder, take_file: TakeFile, path: Path, svg: Path | None = None) -> None:
+    """Give the file of a take its name, and draw it if that is wanted, and say so on standard error.
 
     Args:
-        take: what was heard, of which it is told what is left out.
-        music: what is written.
-        path: the file.
+        recorder: the take, which is finished.
+        take_file: its file.
+        path: what the file is called in messages.
         svg: where to draw it; None is nowhere.
 
     Raises:
-        Complaint: it cannot be written; a file that was there before is still as it was.
+        Complaint: it cannot be written there; a file that was there before is still as it was, and it is said
+            where the take is.
     """
-    content = io.BytesIO()
-    file_of(music).save(file=content)
-    _write(path, content.getvalue())
-    length = music[-1][0] - music[0][0] if music else 0.0
-    tell(f"{len(music)} message{'' if len(music) == 1 else 's'} over {length:.1f} s saved to {path}")
-    if left_out := [message.type for _, message in take if not is_storable(message)]:
-        kinds = ", ".join(sorted(set(left_out)))
-        tell(f"{len(left_out)} left out, which have no place in a MIDI file: {kinds}")
+    try:
+        error = take_file.finish()
+    except OSError as failed:
+        raise Complaint(f"{_why_not(path, failed)}; the take is nowhere") from None
+    where = path if error is None else take_file.part
+    count = recorder.messages
+    tell(f"{count} message{'' if count == 1 else 's'} over {recorder.length_s:.1f} s saved to {where}")
+    if left_out := recorder.left_out:
+        kinds = ", ".join(sorted(left_out))
+        tell(f"{left_out.total()} left out, which have no place in a MIDI file: {kinds}")
     if svg is not None:
+        music = [(seconds, decode(frame)) for seconds, frame in recorder.frames()]
         _write(svg, draw(path.name, music).encode())
         tell(f"piano roll saved to {svg}")
+    if error is not None:
+        raise Complaint(f"{_why_not(path, error)}; the take is in {where}")
 
 
 def _write(path: Path, content: bytes) -> None:
-    part = _part(path)
+    part = part_of(path)
     try:
         try:
             with part.open("wb") as file:
@@ -185,9 +247,3 @@ def _write(path: Path, content: bytes) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise Complaint(f"cannot write {path}: {error.strerror}") from error
-
-
-def _part(path: Path) -> Path:
-    """Where a file is written until it is whole: next to it, or to what it is a link to."""
-    whole = path.resolve()
-    return whole.with_name(f".{whole.name}.{os.getpid()}.part")

@@ -5,21 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import statistics
 import struct
 import time
+from pathlib import Path
 from xml.etree import ElementTree
 
 import mido
 import mido.sockets
 import pytest
 
-from midinet.cli.common import Complaint
 from midinet.cli.record import check_writable, save
-from midinet.cli.take import music_of
+from midinet.files.reader import read_midi_file
+from midinet.files.recorder import Recorder, TakeFile
+from midinet.wire.codec import encode
 from tests.harness.midi_files import schedule_of
+from tests.harness.waiting import wait_until
 
 NOTE = mido.Message("note_on", note=60, velocity=90)
 NOTE_OFF = mido.Message("note_off", note=60)
@@ -38,43 +42,16 @@ def timed(path):
 # Files.
 
 
-@pytest.mark.parametrize("kind", ["clock", "start", "continue", "stop", "active_sensing", "reset"])
-def test_what_has_no_place_in_a_file_is_left_out_and_counted(kind, tmp_path, capsys):
+def test_what_has_no_place_in_a_file_is_left_out_and_counted(tmp_path, capsys):
     path = tmp_path / "take.mid"
-    take = [(1.0, mido.Message(kind)), (2.0, NOTE), (3.0, mido.Message("tune_request")), (4.5, NOTE_OFF)]
-    save(take, music_of(take, 0.0, 9.0), path)
-    assert timed(path) == [(0, NOTE), (2.5, NOTE_OFF)]
+    recorder = Recorder(0.0)
+    for at, kind in enumerate(["clock", "clock", "note_on", "tune_request", "note_off"]):
+        recorder.receive(encode(mido.Message(kind)), float(at))
+    save(recorder, TakeFile(path, recorder), path)
+    assert [message.type for _, message in timed(path)] == ["note_on", "note_off"]
     first, second = capsys.readouterr().err.splitlines()
-    assert first == f"2 messages over 2.5 s saved to {path}"
-    kinds = ", ".join(sorted([kind, "tune_request"]))
-    assert second == f"2 left out, which have no place in a MIDI file: {kinds}"
-
-
-def test_a_file_that_was_there_is_replaced_as_it_was_and_links_stay(tmp_path):
-    path, link = tmp_path / "take.mid", tmp_path / "link.mid"
-    path.write_text("an older take")
-    path.chmod(0o640)
-    link.symlink_to(path)
-    check_writable(link)
-    save([], [(0.0, NOTE)], link)
-    assert link.is_symlink()
-    assert timed(path) == [(0, NOTE)]
-    assert path.stat().st_mode & 0o777 == 0o640
-    assert sorted(os.listdir(tmp_path)) == ["link.mid", "take.mid"]
-
-
-def test_what_cannot_be_saved_leaves_what_was_there(tmp_path, monkeypatch):
-    path = tmp_path / "take.mid"
-    path.write_text("an older take")
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("midinet.cli.record.os.fsync", full)
-    with pytest.raises(Complaint, match="No space left"):
-        save([], [(0.0, NOTE)], path)
-    assert path.read_text() == "an older take"
-    assert os.listdir(tmp_path) == ["take.mid"]
+    assert first == f"2 messages over 2.0 s saved to {path}"
+    assert second == "3 left out, which have no place in a MIDI file: clock, tune_request"
 
 
 def test_checking_changes_nothing(tmp_path):
@@ -259,14 +236,29 @@ def test_a_directory_that_vanishes_is_one_line_and_status_2(server, start, tmp_p
     directory = tmp_path / "takes"
     directory.mkdir()
     record = start("record", address(server), str(directory / "take.mid"))
-    with server.accept()[0]:
+    with server.accept()[0] as client:
         record.wait_for("recording", where="err")
-        directory.rmdir()
+        client.sendall(NOTE.bin())
+        shutil.rmtree(directory)
         record.interrupt()
         assert record.wait() == 2
-    assert record.err.splitlines()[1:] == [
-        f"midinet: cannot write {directory}/take.mid: No such file or directory"
-    ]
+    (rest,) = os.listdir(tmp_path)
+    assert rest.endswith(".part.mid")
+    assert [message for _, message in timed(tmp_path / rest)] == [NOTE, NOTE_OFF]
+    reason = f"cannot write {directory}/take.mid: No such file or directory"
+    assert record.err.splitlines()[-1] == f"midinet: {reason}; the take is in {tmp_path}/{rest}"
+
+
+def test_after_a_kill_there_is_a_file_that_plays_and_it_was_said_where(server, start, tmp_path):
+    record = start("record", address(server), str(tmp_path / "take.mid"))
+    with server.accept()[0] as client:
+        record.wait_for("recording", where="err")
+        part = Path(record.err.split("until then it is in ")[1].strip())
+        client.sendall(NOTE.bin() * 1000)
+        wait_until(lambda: len(read_midi_file(part.read_bytes()).frames) == 1000, "the messages in the file")
+        record.process.kill()
+        record.wait()
+    assert [message for _, message in timed(part)] == [NOTE] * 1000
 
 
 @pytest.mark.parametrize("options", [[], pytest.param(["--quiet"], marks=pytest.mark.full)])
