@@ -324,7 +324,9 @@ def test_filters_of_a_hub_are_for_lines_too(start_hub):
         connect("127.0.0.1", hub.portno, name="keys") as player,
         connect("127.0.0.1", hub.portno) as listener,
     ):
+        # Until the hub has let in both.
         hub.wait_for("calls itself keys")
+        listener.ping()
         for message in (CLOCK, NOTE):
             player.send(message)
         assert [listener.receive(), listener.receive()] == [CLOCK, NOTE]
