@@ -7,6 +7,7 @@ import pytest
 
 from midinet import LinkOptions, PortServer, connect, sync
 from midinet.checks import MAX_COUNT, check_count, check_effect, check_flag, check_number
+from midinet.gateways import hardware
 
 
 @pytest.mark.parametrize("value", [1, 5, MAX_COUNT])
@@ -106,6 +107,11 @@ def test_none_is_refused_where_it_means_nothing(make: Callable[..., None]) -> No
         else:
             with pytest.raises((TypeError, ValueError), match=f"{name} must be"):
                 make(**{name: None})
+
+
+def test_thru_is_refused_at_a_server_which_has_relay_for_that() -> None:
+    with pytest.raises(ValueError, match="leave out thru"):
+        hardware.bridge(PortServer("localhost", 0), inputs=["*"], thru=False)
 
 
 def test_a_wrong_keyword_of_a_broker_is_refused() -> None:

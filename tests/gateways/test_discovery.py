@@ -931,3 +931,12 @@ async def test_an_announcement_that_never_began_ends() -> None:
     one = Announcement("x")
     one.begin_close()
     await one.wait_closed()
+
+
+async def test_who_follows_a_search_whose_task_died_is_told_why() -> None:
+    search = discover()
+    follower = asyncio.create_task(_follow(search))
+    await asyncio.sleep(0)
+    search._fail(ZeroDivisionError("records"))
+    with pytest.raises(ListenError, match="cannot look for servers: records"):
+        await follower
