@@ -16,7 +16,7 @@
 Speeds of one machine say little about another, so what counts is the ratio to a peer measured in the same
 run. Every program takes its contenders in turn for several rounds and reports the medians. `--help` says
 what is measured and how, `--quick` makes a program so short that it only shows that it runs, and `--save`
-writes every round's figures, the tables and plots of them to benchmarks/results/ too.
+writes every round's figures, the tables and plots (extra `bench`) of them to benchmarks/results/ too.
 """
 
 PROGRAMS = (

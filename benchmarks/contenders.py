@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .protocols import MIDI, MQTT, NATS, WEBSOCKET, Protocol
 
@@ -32,7 +33,7 @@ class Contender:
     name: str
     style: Mapping[str, object]
     peer: str
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     role: str = "relay"
     protocol: Protocol = MIDI
     modules: Sequence[str] = ()

@@ -21,7 +21,12 @@ _WIDTH, _HEIGHT = 11.0, 6.6
 _MAX_POINTS = 8
 
 # The same plot of the same figures is the same file.
-_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "midinet", "font.family": "sans-serif", "font.size": 11}
+_SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "midinet",
+    "font.family": "sans-serif",
+    "font.size": 11,
+}
 
 # Where the axis of percentiles has ticks.
 _PERCENTS = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99)

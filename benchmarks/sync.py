@@ -79,7 +79,7 @@ def send_speed(connect: Connect, portno: int, seconds: float) -> float:
 
 def times_better(table: Table, head: Head) -> Cell:
     """Return how many times better midinet is, as the median of the rounds' ratios."""
-    found = [done[LIBRARIES[0][0]] / done[LIBRARIES[1][0]] for done in table.rounds[head]]
+    found: list[float] = [done[LIBRARIES[0][0]] / done[LIBRARIES[1][0]] for done in table.rounds[head]]
     return statistics.median(found) if head[1] == "messages/s" else 1 / statistics.median(found)
 
 
