@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 
 import mido
 import pytest
@@ -37,6 +38,75 @@ def test_types_alone_are_messages():
     assert read_arguments(["clock", "start note_on"]) == [
         mido.Message(kind) for kind in ("clock", "start", "note_on")
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["F0 7E 7F 06 01 F7", "note_on note=C4 velocity=90"],
+        ["F0", "7E", "7F", "06", "01", "F7", "90", "3C", "5A"],
+        ["f07e7f0601f7", "note_on", "note=60", "velocity=90"],
+        ["0xF0, 0x7E, 0x7F, 0x06, 0x01, 0xF7", "0x90 0x3C 0x5A"],
+        ["sysex data=(126, 127, 6, 1)", "90 3C 5A"],
+        ["sysex", "data=(126, 127, 6, 1)", "note_on", "note=c4", "velocity=90"],
+        ["sysex data=( 126,127, 6,1 ) time=0 note_on note=C4 velocity=90"],
+    ],
+)
+def test_messages_are_written_as_bytes_or_as_python_prints_them_too(arguments):
+    assert read_arguments(arguments) == [mido.Message("sysex", data=(126, 127, 6, 1)), ON]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("C4", 60),
+        ("c4", 60),
+        ("A4", 69),
+        ("F#3", 54),
+        ("Gb3", 54),
+        ("g♭3", 54),
+        ("C-1", 0),
+        ("G9", 127),
+        ("B#3", 60),
+        ("Cb4", 59),
+        ("Bb-1", 10),
+    ],
+)
+def test_notes_have_names(name, number):
+    assert read_message(f"note_on note={name}").note == number
+    assert read_message(f"polytouch note={name} value=3").note == number
+
+
+@pytest.mark.parametrize("name", ["C", "H4", "C10", "G#9", "Cb-1", "C4x", "C##4", "Do4"])
+def test_what_is_no_name_of_a_note_says_how_one_is_written(name):
+    with pytest.raises(Complaint, match=r"is no note: write 60, C4|notes go from C-1 to G9"):
+        read_message(f"note_on note={name}")
+
+
+@pytest.mark.parametrize(
+    "text", ["F0 7E", "F0 7E 7F", "90 3C", "F9", "F7", "90 3C 5A 00", "F0 1 F7", "90 zz"]
+)
+def test_bytes_that_are_no_whole_message_are_a_complaint(text):
+    with pytest.raises(Complaint, match="message"):
+        read_arguments([text])
+
+
+def test_dumps_are_sent_as_they_are(tmp_path, capsys):
+    dump, damaged = tmp_path / "patch one.syx", tmp_path / "DAMAGED.SYX"
+    dump.write_bytes(b"\xf0\x01\xf7\xf0\x02\xf7")
+    damaged.write_bytes(b"\xf0\x03\xf7\xf0\x04")
+    sent = read_arguments(["note_on", "note=1", str(dump), str(damaged), "clock"])
+    assert [message.hex() for message in sent] == ["90 01 40", "F0 01 F7", "F0 02 F7", "F0 03 F7", "F8"]
+    assert capsys.readouterr().err == f"{damaged} is damaged: bytes that belong to no message skipped\n"
+
+
+def test_a_dump_that_cannot_be_read_is_a_complaint(tmp_path):
+    path = tmp_path / "none.syx"
+    with pytest.raises(Complaint, match=r"cannot read .*none\.syx: No such file"):
+        read_arguments([str(path)])
+    path.write_text("Ode to Joy")
+    with pytest.raises(Complaint, match="holds no whole MIDI message"):
+        read_arguments([str(path)])
 
 
 @given(any_message())
@@ -127,6 +197,47 @@ def test_lines_are_sent_as_they_come(server, start, dash):
         # Its end lets go of what it holds.
         assert rest_of(client) == bytes(ON.bin() + OFF.bin())
     assert (send.wait(), send.out, send.err) == (0, "", "")
+
+
+def test_the_bytes_of_a_dump_may_come_through_a_pipe(server, start):
+    send = start("send", address(server), "-", stdin=subprocess.PIPE)
+    client, _ = server.accept()
+    with client:
+        client.settimeout(20)
+        send.process.stdin.write(b"\xf0\x01\x0a")
+        send.process.stdin.flush()
+        send.process.stdin.write(b"\x02\xf7\xf0\x03\xf7\xf0\x04")
+        send.process.stdin.close()
+        assert rest_of(client) == b"\xf0\x01\x0a\x02\xf7\xf0\x03\xf7"
+    assert send.wait() == 2
+    assert send.err == "midinet: standard input ends within a system exclusive message\n"
+
+
+def test_lines_may_be_in_hexadecimal(server, start):
+    send = start("send", address(server), stdin=subprocess.PIPE)
+    send.process.stdin.write(b"90 3C 5A\r\nnote_off note=C4\nF0 01 F7")
+    send.process.stdin.close()
+    assert everything_from(server) == bytes(ON.bin() + OFF.bin()) + b"\xf0\x01\xf7"
+    assert send.wait() == 0
+
+
+def test_a_note_is_held_for_as_long_as_is_wanted(server, start):
+    send = start("send", address(server), "note_on note=C4 velocity=90", "--hold", "0.5")
+    client, _ = server.accept()
+    with client:
+        client.settimeout(20)
+        assert client.recv(3, socket.MSG_WAITALL) == bytes(ON.bin())
+        begin = time.monotonic()
+        assert rest_of(client) == bytes(OFF.bin())
+        assert time.monotonic() - begin > 0.2
+    assert send.wait() == 0
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "long"])
+def test_a_wrong_time_to_hold_is_one_line(seconds, server, run):
+    status, out, err = run("send", address(server), "clock", f"--hold={seconds}")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "--hold" in err
 
 
 def test_lines_may_come_from_a_file(server, start, tmp_path):
