@@ -12,7 +12,6 @@ from mido import Message
 import midinet
 import midinet.sync
 from midinet import DeviceError, PortState, UsageError
-from midinet.gateways import hardware
 from midinet.gateways.hardware import Bridge, DeviceState, bridge, open_port
 from midinet.gateways.members import DevicePort
 from midinet.wire.codec import decode, encode
@@ -24,13 +23,6 @@ Plug = Callable[..., Instrument]
 
 ON, OFF = bytes((0x90, 60, 64)), bytes((0x80, 60, 64))
 OTHER_ON, OTHER_OFF = bytes((0x91, 62, 64)), bytes((0x81, 62, 64))
-
-
-@pytest.fixture(autouse=True)
-def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """See sooner what came and went."""
-    monkeypatch.setattr(hardware, "_LOOK_S", 0.05)
-    monkeypatch.setattr(hardware, "_RETRY_S", 0.1)
 
 
 def served(**options: Any) -> midinet.PortServer:
