@@ -85,7 +85,7 @@ VERBS = {
     ),
     "monitor": _Page("Show what is heard.", _GONE, True, (_TOKEN, _INTERFACES), ("record", "ping", "send")),
     "send": _Page("Send messages.", _GONE, False, (_TOKEN, _INTERFACES), ("play", "monitor")),
-    "play": _Page("Play a MIDI file.", _GONE, False, (_TOKEN, _INTERFACES), ("record", "ports")),
+    "play": _Page("Play MIDI files.", _GONE, False, (_TOKEN, _INTERFACES), ("record", "ports")),
     "record": _Page(
         "Record what is heard as a MIDI file.",
         f"{_GONE}; what came is saved",

@@ -12,7 +12,7 @@ Read by Standard MIDI Files 1.0 (RP-001):
 - The tracks of types 0 and 1 begin together; those of type 2 follow each other, each with a tempo of its own.
 - An end-of-track event ends its track, whatever the chunk's length says.
 
-Some wrap such a file: RIFF (RP-029, .rmi) and MacBinary, by a header of 128 bytes.
+Some wrap such a file: RIFF (RP-029, .rmi), MacBinary, by a header of 128 bytes, and gzip (RFC 1952).
 
 Damaged files are read as far as that makes sense, and what was wrong is said once for each kind. No input
 raises anything but NotAMidiFile.
@@ -21,6 +21,7 @@ raises anything but NotAMidiFile.
 from __future__ import annotations
 
 import re
+import zlib
 from collections import Counter
 from operator import itemgetter
 
@@ -45,7 +46,14 @@ _MAX_QUANTITY = (1 << 28) - 1
 # A denominator is a power of 2. What is beyond a 256th note is no note.
 _MAX_EXPONENT = 8
 
+# The size of the header, and where in it the length of the data fork stands.
 _MACBINARY_HEADER = 128
+_MACBINARY_LENGTH = slice(83, 87)
+
+_GZIP = b"\x1f\x8b"
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS
+# Far beyond any MIDI file: a few bytes may hold zeros without end.
+_MAX_UNPACKED = 1 << 28
 
 # Bytes of an MThd chunk.
 _MIN_SIZE = 14
@@ -106,6 +114,11 @@ def _number(count: int, word: str) -> str:
 
 def _unwrap(data: bytes, damage: Counter[str]) -> bytes:
     """Return the file from its MThd on."""
+    if data.startswith(_GZIP):
+        try:
+            data = zlib.decompressobj(_GZIP_WINDOW).decompress(data, _MAX_UNPACKED)
+        except zlib.error:
+            raise NotAMidiFile("it is compressed, and cannot be unpacked") from None
     if data.startswith(b"MThd"):
         return data
     start = data.find(b"MThd")
@@ -118,8 +131,11 @@ def _unwrap(data: bytes, damage: Counter[str]) -> bytes:
         # The pieces beside it may follow: a size stands before the MThd.
         size = int.from_bytes(data[start - 4 : start], "little")
         return data[start : start + size] if size > _MIN_SIZE else data[start:]
-    if start != _MACBINARY_HEADER or data[0]:
-        damage[f"{_number(start, 'byte')} before its header skipped"] += 1
+    if start == _MACBINARY_HEADER and data[0] == 0:
+        # What follows, the file's resource fork, is no part of it.
+        size = int.from_bytes(data[_MACBINARY_LENGTH], "big")
+        return data[start : start + size] if size > _MIN_SIZE else data[start:]
+    damage[f"{_number(start, 'byte')} before its header skipped"] += 1
     return data[start:]
 
 

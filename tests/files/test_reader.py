@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 
@@ -48,6 +49,8 @@ def meta(kind, content):
         b"RIFF" + struct.pack("<I", len(WHOLE) + 12) + b"RMIDdata" + struct.pack("<I", len(WHOLE)) + WHOLE,
         b"RIFF\0\0\0\0RMIDdata" + struct.pack("<I", len(WHOLE)) + WHOLE + b"LIST\4\0\0\0abcd",
         bytes(128) + WHOLE,
+        bytes(83) + struct.pack(">I", len(WHOLE)) + bytes(41) + WHOLE + bytes(50) + b"a resource fork",
+        gzip.compress(WHOLE, mtime=0),
         # A header that is longer than it has to be, and padding.
         b"MThd" + struct.pack(">IHHHH", 8, 1, 1, 96, 0) + track(NOTE_EVENTS),
         WHOLE + bytes(100),
@@ -220,6 +223,8 @@ def test_what_happens_often_is_said_once():
         (b"<html>404 not found</html>", "it has no MThd, by which a MIDI file begins"),
         (WHOLE[:10], "it ends within its header"),
         (b"MThd", "it has no tracks"),
+        (b"\x1f\x8bHello", "it is compressed, and cannot be unpacked"),
+        (gzip.compress(b"Hello", mtime=0), "it has no MThd"),
         (header(1, 0), "it has no tracks"),
         (header() + b"XFIH\0\0\0\0", "it has no tracks"),
     ],
