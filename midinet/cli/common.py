@@ -126,9 +126,6 @@ def run(
     """
     received: list[int] = []
     received_at = 0.0
-    asyncio_log = logging.getLogger("asyncio")
-    if not asyncio_log.handlers:
-        asyncio_log.addHandler(_AsyncioLog())
 
     def stop(number: int, frame: object) -> None:
         nonlocal received_at
@@ -140,7 +137,7 @@ def run(
         elif time.monotonic() - received_at >= _SAME_PRESS_S:
             _end_at_once(128 + number)
 
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
+    with _asyncio_in_one_line(), asyncio.Runner(loop_factory=loop_factory) as runner:
         loop = runner.get_loop()
         task: asyncio.Task[int | None] = loop.create_task(work, name="midinet verb")
         with _signals_to(stop, loop):
@@ -164,6 +161,16 @@ class _AsyncioLog(logging.Handler):
         if error is not None:
             text = record.getMessage().partition("\n")[0]
             logging.getLogger("midinet").error("%s: %s: %s", text, type(error).__name__, error)
+
+
+@contextmanager
+def _asyncio_in_one_line() -> Iterator[None]:
+    handler = _AsyncioLog()
+    logging.getLogger("asyncio").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("asyncio").removeHandler(handler)
 
 
 def _end_at_once(status: int) -> NoReturn:

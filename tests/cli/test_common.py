@@ -13,7 +13,7 @@ import time
 import pytest
 
 from midinet import ConnectionLost, ListenError, PortClosed
-from midinet.cli.common import Complaint, _AsyncioLog, read_address, run
+from midinet.cli.common import Complaint, read_address, run
 
 
 async def raising(error: BaseException) -> None:
@@ -109,13 +109,15 @@ def test_a_server_may_have_any_free_port_and_a_client_may_not():
 
 
 def test_what_asyncio_logs_is_one_line_of_midinet_or_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    # Of its own: asyncio's has a handler since a command ran in this process.
-    log = logging.Logger("asyncio")
-    log.addHandler(_AsyncioLog())
-    log.warning("socket.send() raised exception.")
-    try:
-        raise ZeroDivisionError("callback")
-    except ZeroDivisionError:
-        log.exception("Exception in callback\nhandle: <Handle>")
+    async def log() -> None:
+        asyncio_log = logging.getLogger("asyncio")
+        asyncio_log.warning("socket.send() raised exception.")
+        try:
+            raise ZeroDivisionError("callback")
+        except ZeroDivisionError:
+            asyncio_log.exception("Exception in callback\nhandle: <Handle>")
+
+    assert run(log()) == 0
+    assert logging.getLogger("asyncio").handlers == []
     lines = [record.getMessage() for record in caplog.records if record.name == "midinet"]
     assert lines == ["Exception in callback: ZeroDivisionError: callback"]
