@@ -31,6 +31,7 @@ class CloseReason(enum.Enum):
     TIMEOUT = "the peer has vanished"
     SLOW = "the peer did not read fast enough"
     TLS = "the TLS handshake failed, or the peer spoke TLS to a plain port"
+    HTTP = "the peer spoke HTTP to a MIDI port"
     NOT_ALLOWED = "the peer's address is not allowed"
     UNAUTHORIZED = "no token was shown that is accepted"
     BUSY = "there are too many clients"

@@ -27,6 +27,7 @@ from ..address import format_address
 from ..errors import CloseReason
 from ..hub.outbox import Outbox
 from ..wire.aside import PING, Aside, pong
+from ..wire.opening import Opening, recognize
 from ..wire.parser import Parser, split_messages
 from .keepalive import find_dead_peers
 from .turns import Hold, Turns
@@ -44,9 +45,8 @@ logger = logging.getLogger("midinet.net")
 # trip; a peer that never closes its side, as mido's ports do not, is not waited for.
 _LINGER_S = 0.1
 
-# A connection that begins with this byte is a TLS client's (RFC 8446 section 5.1, content type handshake);
-# MIDI would begin with a status byte.
-_TLS_HANDSHAKE = 0x16
+# Why a connection ends that begins with another protocol.
+_REFUSED_OPENINGS = {Opening.TLS: CloseReason.TLS, Opening.HTTP: CloseReason.HTTP}
 
 # Bytes that are read at once, some 20,000 messages. asyncio would make room for 256 KiB each time and give
 # most of it back; from 128 KiB on, the GNU C library asks the system for it and returns it, which takes 15 to
@@ -94,6 +94,7 @@ class Link(asyncio.Protocol):
         "_loop",
         "_lost_waiters",
         "_make_owner",
+        "_opening",
         "_options",
         "_room_waiters",
         "_timers",
@@ -152,6 +153,8 @@ class Link(asyncio.Protocol):
         self.count_clients: Callable[[], int] | None = None
         # What came before the peer was let in.
         self.messages_refused = 0
+        # The first bytes, held back while they may begin another protocol; None once that is decided.
+        self._opening: bytes | None = b""
         self._lost_waiters = Waiters()
         self._room_waiters = Waiters()
         self._turns = Turns(loop, options, self)
@@ -193,10 +196,29 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.reason is not None:
             return  # Read to be thrown away: see the head of this module.
-        if data[0] == _TLS_HANDSHAKE and not self.parser.stats.bytes:
-            self.give_up(CloseReason.TLS)
-            return
+        if self._opening is not None:
+            data = self._screen(data)
+            if not data:
+                return
         self._turns.feed(data)
+
+    def _screen(self, data: bytes, *, is_last: bool = False) -> bytes:
+        """Return what is to be read, if the connection does not begin with another protocol.
+
+        Args:
+            is_last: nothing more comes that could decide it.
+        """
+        assert self._opening is not None
+        first = self._opening + data
+        opening = recognize(first)
+        if opening is Opening.UNDECIDED and not is_last:
+            self._opening = first
+            return b""
+        self._opening = None
+        if (reason := _REFUSED_OPENINGS.get(opening)) is None:
+            return first
+        self.give_up(reason)
+        return b""
 
     def _take(self, data: bytes) -> None:
         said, messages = self.parser.joined(data)
@@ -244,6 +266,8 @@ class Link(asyncio.Protocol):
             )
 
     def eof_received(self) -> bool:
+        if self._opening and self.reason is None:
+            self._turns.feed(self._screen(b"", is_last=True))
         if self._turns.rest and self.reason is None and not self._is_tls:
             # It has its turns first, and the transport stays until then.
             self._turns.finish(self._end_later)
@@ -280,7 +304,9 @@ class Link(asyncio.Protocol):
         if self.reason is None:
             self.error = exc
             last = self._rescued()
-            if last or self._turns.rest:
+            if self._opening is not None:
+                last = self._screen(last, is_last=True)
+            if self.reason is None and (last or self._turns.rest):
                 self._turns.finish(partial(self._end, reason), last=last, gone=True)
                 return
         self._end(reason)
@@ -473,7 +499,8 @@ class Link(asyncio.Protocol):
         """End now, for a reason of its own, dropping what is left. Does not wait."""
         if self._begin_to_end(reason):
             logger.warning("%s is let go: %s", format_address(*self.peer), reason.value)
-            self.transport.abort()
+            if not self._gone:
+                self.transport.abort()
 
     def refuse(self, reason: CloseReason, answer: bytes = b"") -> None:
         """End, with an answer as the last thing that the peer gets. Does not wait."""

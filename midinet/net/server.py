@@ -551,7 +551,11 @@ class PortServer:
             self._waiting.remove(port)
         if port not in self._waiting:
             self._free_place(port)
-        self._gone.clients_total += 1
+        if port._link.reason in (CloseReason.TLS, CloseReason.HTTP):
+            # Its first bytes showed that it was no client.
+            self._gone.turned_away += 1
+        else:
+            self._gone.clients_total += 1
         self._remember(port.name, port._link, port.stats)
         self._tell_closed()
 

@@ -101,7 +101,8 @@ class ServerStats(PortStats):
     visitors: int = 0
     """Connections that have not been let in yet."""
     turned_away: int = 0
-    """Connections that ended without having been let in. They are in `closed` too."""
+    """Connections that ended without having been let in, or whose first bytes were those of TLS or HTTP. They
+    are in `closed` too."""
     closed: Counter[CloseReason] = field(default_factory=Counter)
     """How the connections that ended did so."""
     broker: BrokerStats | None = None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import logging
 import socket
@@ -245,7 +246,7 @@ async def test_tls_on_a_plain_port_is_ended_and_said_in_the_log(caplog: pytest.L
     async with serving() as server:
         with pytest.raises(ConnectError, match="TLS"):
             await connect("localhost", portno(server), ssl=client_context())
-        await until(lambda: reasons(server) == {CloseReason.TLS: 1})
+        await turned_away(server, CloseReason.TLS)
         assert server.stats.messages_received == 0
     assert "spoke TLS to a plain port" in caplog.text
 
@@ -257,6 +258,92 @@ async def test_a_handshake_holds_up_nobody_else() -> None:
         async with connect("localhost", portno(server), ssl=client_context()) as port:
             await port.send(Message("note_on", note=60))
             assert (await server.receive()).note == 60
+
+
+# Web pages, which may have a browser send any body to any port.
+
+POST = (
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 7\r\n\r\n"
+    + NOTE
+    + SYSEX
+)
+
+
+async def test_a_web_page_plays_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def post(portno: int) -> None:
+        browser = http.client.HTTPConnection("127.0.0.1", portno, timeout=PATIENCE_S)
+        with contextlib.closing(browser):
+            browser.request("POST", "/", NOTE + SYSEX, {"Content-Type": "text/plain"})
+            browser.getresponse()
+
+    async with serving(relay=True) as server, RawPeer(portno(server)) as listener:
+        await until(lambda: server.stats.clients)
+        with pytest.raises(ConnectionResetError):
+            await asyncio.to_thread(post, portno(server))
+        await until(lambda: server.stats.turned_away == 1)
+        assert reasons(server) == {CloseReason.HTTP: 1}
+        assert server.stats.clients_total == 1
+        await server.send(Message("tune_request"))
+        assert await listener.read(1) == b"\xf6"
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "spoke HTTP" in warnings[0]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_request_that_comes_byte_by_byte_is_refused_by_its_first_bytes(tls: bool) -> None:
+    async with (
+        serving("localhost", relay=True, ssl=server_context() if tls else None) as server,
+        RawPeer(portno(server)) as raw,
+        TlsPeer(raw, client_context()) if tls else contextlib.nullcontext(raw) as peer,
+    ):
+        for byte in POST[: len("POST /")]:
+            await peer.send(bytes((byte,)))
+            await asyncio.sleep(0)
+        await turned_away(server, CloseReason.HTTP)
+        assert server.stats.bytes_received == 0
+
+
+async def test_a_request_that_is_reset_at_once_is_not_played_either() -> None:
+    """What is unread when writing fails is read all the same."""
+    async with serving(relay=True) as server:
+        async with RawPeer(portno(server)) as peer:
+            await until(lambda: server.ports)
+            await peer.send(POST)
+            # The transport ends before the loop gets to read that.
+            server.ports[0]._link.transport.abort()
+            await turned_away(server, CloseReason.HTTP)
+        assert server.stats.messages_received == 0
+
+
+async def test_a_request_with_a_token_in_it_is_refused_too() -> None:
+    async with serving(tokens=[TOKEN]) as server, RawPeer(portno(server)) as peer:
+        await peer.send(POST + hello(token=TOKEN) + NOTE)
+        await ended(peer)
+        await turned_away(server, CloseReason.HTTP)
+        assert server.stats.messages_received == server.stats.messages_refused == 0
+
+
+@pytest.mark.parametrize("rest", [b"", b"GET", b"POST ", b"\x16", b"\x16\x03", b"\x16\x3c\x40", b"\x3c\x40"])
+@pytest.mark.parametrize("slowly", [False, True])
+async def test_a_stream_that_begins_in_the_middle_of_a_message_is_read(rest: bytes, slowly: bool) -> None:
+    async with serving() as server, RawPeer(portno(server)) as peer:
+        if slowly:
+            await peer.send_slowly(rest + NOTE)
+        else:
+            await peer.send(rest + NOTE)
+        assert (await server.receive()).note == 60
+        assert server.stats.stray_data == len(rest)
+
+
+async def test_what_is_held_back_when_the_stream_ends_is_counted() -> None:
+    async with serving(relay=True) as server:
+        async with RawPeer(portno(server)) as peer:
+            await peer.send(b"POS")
+            peer.finish()
+            await until(lambda: server.closed_connections)
+        (connection,) = server.closed_connections
+        assert (connection.reason, connection.stats.stray_data) == (CloseReason.PEER, 3)
 
 
 # Tokens.

@@ -86,6 +86,13 @@ async def speaking_tls() -> AsyncIterator[PortServer]:
 
 
 @contextlib.asynccontextmanager
+async def speaking_http() -> AsyncIterator[PortServer]:
+    async with serving() as server, RawPeer(portno(server)) as peer:
+        await peer.send(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n" + NOTE)
+        yield server
+
+
+@contextlib.asynccontextmanager
 async def not_allowed() -> AsyncIterator[PortServer]:
     async with serving(allow=[]) as server, RawPeer(portno(server)):
         yield server
@@ -114,11 +121,18 @@ REASONS: dict[CloseReason, Scenario] = {
     CloseReason.TIMEOUT: vanished,
     CloseReason.SLOW: too_slow,
     CloseReason.TLS: speaking_tls,
+    CloseReason.HTTP: speaking_http,
     CloseReason.NOT_ALLOWED: not_allowed,
     CloseReason.UNAUTHORIZED: without_a_token,
     CloseReason.BUSY: one_too_many,
 }
-TURNED_AWAY = {CloseReason.NOT_ALLOWED, CloseReason.UNAUTHORIZED, CloseReason.BUSY}
+TURNED_AWAY = {
+    CloseReason.TLS,
+    CloseReason.HTTP,
+    CloseReason.NOT_ALLOWED,
+    CloseReason.UNAUTHORIZED,
+    CloseReason.BUSY,
+}
 
 
 @pytest.mark.parametrize("reason", list(CloseReason), ids=lambda reason: reason.name)
