@@ -129,7 +129,8 @@ async def record(
             take_file = TakeFile(path, recorder)
         except OSError as error:
             raise Complaint(f"cannot write {path}: {error.strerror}") from None
-        tell(f"recording {port.name}; Ctrl-C ends it and saves; until then it is in {take_file.part}")
+        tell(f"recording {port.name}; Ctrl-C ends it and saves")
+        tell(f"until then it is in {take_file.part}")
         writer = _Writer(take_file)
         write_task = BackgroundTask(writer.write_as_it_goes(), name="midinet record writer")
         try:

@@ -25,6 +25,8 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "empty.mid").touch()
     tune = mido.MidiFile(tracks=[mido.MidiTrack([mido.Message("note_on", time=10)])])
     tune.save(tmp_path / "good.mid")
+    whole = (tmp_path / "good.mid").read_bytes()
+    (tmp_path / "header.mid").write_bytes(whole[:14])
     return tmp_path
 
 
@@ -54,6 +56,8 @@ def files(tmp_path: Path) -> Path:
         ("play {free} {files}", "Is a directory"),
         ("play {free} {files}/text.mid", "is no MIDI file"),
         ("play {free} {files}/empty.mid", "is no MIDI file"),
+        ("play {free} {files}/good.mid {files}/good.mid --loop", "--loop is for one file"),
+        ("play {free} {files}/header.mid", "is no MIDI file"),
         ("record {free} {files}/new.mid", "nobody listens on"),
         ("record {free} {files}/none/new.mid", "No such file"),
         ("record {free} {files}", "no regular file"),

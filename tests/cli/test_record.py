@@ -252,7 +252,7 @@ def test_a_directory_that_vanishes_is_one_line_and_status_2(server, start, tmp_p
 def test_after_a_kill_there_is_a_file_that_plays_and_it_was_said_where(server, start, tmp_path):
     record = start("record", address(server), str(tmp_path / "take.mid"))
     with server.accept()[0] as client:
-        record.wait_for("recording", where="err")
+        record.wait_for(".part.mid\n", where="err")
         part = Path(record.err.split("until then it is in ")[1].strip())
         client.sendall(NOTE.bin() * 1000)
         wait_until(lambda: len(read_midi_file(part.read_bytes()).frames) == 1000, "the messages in the file")
