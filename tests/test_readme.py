@@ -164,6 +164,7 @@ def test_who_may_play_on_the_command_line(
     )
 
 
+@pytest.mark.full
 def test_instruments_are_members_of_a_hub(
     portno: int, started: list[subprocess.Popen[str]], plug: Callable[..., Instrument]
 ) -> None:
@@ -341,6 +342,7 @@ def test_the_command_line_as_it_is_shown(
     assert "Ode to Joy" in finish(midinet("demo"))
 
 
+@pytest.mark.full
 def test_the_command_line_of_instruments(
     portno: int, started: list[subprocess.Popen[str]], plug: Callable[..., Instrument]
 ) -> None:

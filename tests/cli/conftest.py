@@ -47,9 +47,15 @@ class Command:
 
     def wait_for(self, text: str, *, where: str = "out", count: int = 1) -> None:
         """Wait until it has printed a text, so many times."""
-        wait_until(
-            lambda: self.files[where].read_text().count(text) >= count, f"{text!r} from {self.process.args}"
-        )
+
+        def is_there() -> bool:
+            # In this order: what it printed last is there once it has ended.
+            has_ended = self.process.poll() is not None
+            there = self.files[where].read_text().count(text) >= count
+            assert there or not has_ended, f"it ended without {text!r}: {self.out!r}, {self.err!r}"
+            return there
+
+        wait_until(is_there, f"{text!r} from {self.process.args}")
 
     def wait(self) -> int:
         """Wait for its end and return its exit status."""
