@@ -29,7 +29,7 @@ from ..hub.outbox import Outbox
 from ..wire.aside import PING, Aside, pong
 from ..wire.opening import Opening, recognize
 from ..wire.parser import Parser, split_messages
-from .keepalive import find_dead_peers
+from .keepalive import DeadPeerWatch
 from .turns import Hold, Turns
 from .waiters import Waiters
 from .watch import ACTIVE_SENSING, Watch, acknowledged
@@ -90,6 +90,7 @@ class Link(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_dead_peer_watch",
         "_gone",
         "_loop",
         "_lost_waiters",
@@ -160,6 +161,7 @@ class Link(asyncio.Protocol):
         self._turns = Turns(loop, options, self)
         self._writer: Writer | None = None
         self._watch: Watch | None = None
+        self._dead_peer_watch: DeadPeerWatch | None = None
         self._timers: tuple[asyncio.TimerHandle, ...] = ()
 
     # What asyncio calls.
@@ -182,7 +184,9 @@ class Link(asyncio.Protocol):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._options.send_buffer)
                 if self._options.dead_peer_timeout is not None:
-                    find_dead_peers(sock, self._options.dead_peer_timeout)
+                    self._dead_peer_watch = DeadPeerWatch(
+                        self._loop, sock, self._options.dead_peer_timeout, self._vanished
+                    )
             except OSError:
                 pass  # The peer is gone already, which connection_lost will tell.
         if hasattr(transport, "max_size"):
@@ -320,6 +324,8 @@ class Link(asyncio.Protocol):
         self.outbox.close()
         if self._writer is not None:
             self._writer.stop()
+        if self._dead_peer_watch is not None:
+            self._dead_peer_watch.stop()
         for timer in self._timers:
             timer.cancel()
         self.owner._link_lost()
@@ -331,7 +337,7 @@ class Link(asyncio.Protocol):
         self.outbox.let_go()
         self.owner = self._make_owner = _NOBODY
         self.count_clients = None
-        self._writer = self._watch = None
+        self._writer = self._watch = self._dead_peer_watch = None
         self._timers = ()
         del self.transport
 
@@ -382,6 +388,9 @@ class Link(asyncio.Protocol):
 
     def _tell_slow(self) -> None:
         logger.info("%s is too slow: its backlog gave way", format_address(*self.peer))
+
+    def _vanished(self) -> None:
+        self.give_up(CloseReason.TIMEOUT)
 
     def _overflow(self) -> None:
         # Not at once: it happens while the hub goes through its members.

@@ -27,8 +27,8 @@ DEFAULT_CLOSE_TIMEOUT = 2.0
 # before anyone noticed; this is 20,000 notes, and costs a peer that reads no speed.
 DEFAULT_SEND_BUFFER = 65536
 
-# Seconds. A program that has not read for so long has stopped, and what it would still get is of no use.
-DEFAULT_STALL_TIMEOUT = 5.0
+# Off: many programs only ever send, and what waits for one that reads nothing is bounded.
+DEFAULT_STALL_TIMEOUT = None
 
 # Seconds. A cable that is pulled and put back in time is no reason to go; after ten, an audience has noticed.
 DEFAULT_DEAD_PEER_TIMEOUT = 10.0
@@ -65,13 +65,15 @@ class LinkOptions:
     """A soft bound: how long the oldest of the backlog may have waited, in seconds."""
     stall_timeout: float | None = DEFAULT_STALL_TIMEOUT
     """A peer that takes nothing at all for so many seconds, while something waits for it, is disconnected.
-    None is never, but `dead_peer_timeout` still holds."""
+    None is never: a peer that only sends stays connected, and `dead_peer_timeout` still holds."""
     dead_peer_timeout: float | None = DEFAULT_DEAD_PEER_TIMEOUT
-    """Seconds until a peer that has vanished from the network is taken for dead, idle or not. At least 2;
-    None leaves it to the system, which may take hours. It sets SO_KEEPALIVE, and where the platform has them
-    TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT and TCP_USER_TIMEOUT (RFC 5482). Without the last, on macOS and
-    Windows, a peer that vanishes while data is under way is found by `stall_timeout` instead. Peers of
-    midinet that have exchanged a HELLO ping each other too."""
+    """Seconds until a peer that has vanished from the network is taken for dead: idle or not, and also when
+    it read nothing before. At least 2; None leaves it to the system, which may take hours. A peer is alive as
+    long as its system acknowledges, or answers that there is no room; of peers of midinet that have exchanged
+    a HELLO the program itself is asked, and has to answer. It sets SO_KEEPALIVE, and where the platform has
+    them TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT (RFC 5482) and TCP_RTO_MAX_MS. Linux alone
+    has the last two. On macOS and Windows a peer without HELLO that vanishes while data is under way is found
+    when the system gives up, after minutes, or by `stall_timeout`."""
     max_rate: float | None = None
     """Messages/s to take from the peer. Above it the socket is read more slowly, so that TCP pushes back;
     nothing is dropped. None is no limit."""

@@ -1,4 +1,7 @@
-"""What writes a backlog: a task that lives while there is one, and gives up a peer that takes nothing."""
+"""A task that writes a backlog, and lives while there is one.
+
+With a `stall_timeout` it gives up a peer that takes nothing for so long.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,8 @@ from mido import Message
 
 from midinet import CloseReason, ConnectionLost, PortServer, SocketPort, connect
 from midinet.net import listen, race, watch
+from midinet.net.keepalive import tcp_info
+from midinet.net.link import Link
 from midinet.net.watch import _SENSING_S
 from midinet.wire.aside import answer, hello, ping, pong
 from tests.harness.clock import Clock
@@ -317,6 +319,13 @@ async def test_a_sysex_that_is_not_read_does_not_stop() -> None:
 
 # A cable that is pulled.
 
+NOTE_FRAMES = (FRAME + OFF.bin()) * 500
+
+
+def is_window_closed(link: Link) -> bool:
+    info = tcp_info(link.transport.get_extra_info("socket"))
+    return info is not None and info.unsent > 0 and not info.in_flight
+
 
 class OnHost:
     """The socket module, for programs on one of two hosts."""
@@ -338,8 +347,8 @@ class OnHost:
 async def test_a_peer_that_vanishes_is_found_idle_or_not_on_both_sides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The server and a listener are on one host, the clients on the other: one is idle, and one is sent and
-    sends all the time."""
+    """The server and a listener are on one host, the clients on the other: one is idle, one is sent and sends
+    all the time, and one reads nothing, so that its window is closed."""
     loop = asyncio.get_running_loop()
     ended: dict[str, float] = {}
     reasons: dict[str, Any] = {}
@@ -375,6 +384,19 @@ async def test_a_peer_that_vanishes_is_found_idle_or_not_on_both_sides(
         await until(lambda: relay.stats.clients == 2)
         await player.send(NOTE)
         assert await listener.read(3) == FRAME
+        deaf_sock = hosts.socket_in(0)
+        deaf_sock.setblocking(False)
+        deaf_sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf = await stack.enter_async_context(RawPeer(sock=deaf_sock))
+        await loop.sock_connect(deaf_sock, (address, portno(server)))
+        deaf_port = await server.accept()
+        await deaf.send(FRAME)
+        assert await deaf_port.receive() == NOTE
+        deaf_link = deaf_port._link
+        while not deaf_link.outbox.stalled:
+            deaf_port._say(NOTE_FRAMES, len(NOTE_FRAMES) // 3)
+            await asyncio.sleep(0)
+        await until(lambda: is_window_closed(deaf_link))
         tasks = []
         for name, pair in pairs.items():
             for side, port in zip(("client", "server"), pair, strict=True):
@@ -394,6 +416,11 @@ async def test_a_peer_that_vanishes_is_found_idle_or_not_on_both_sides(
         assert reasons == dict.fromkeys(ended, CloseReason.TIMEOUT)
         assert len(reasons) == 4
         assert max(ended.values()) - began < 10 * TIMEOUT_S
+        assert await deaf_port.receive() == OFF
+        with pytest.raises(ConnectionLost) as caught:
+            await deaf_port.receive()
+        assert caught.value.reason is CloseReason.TIMEOUT
+        assert loop.time() - began < 10 * TIMEOUT_S
         # Who listened to the one that vanished is let go of it.
         assert await listener.read(3) == OFF.bin()
         assert relay.stats.closed == {CloseReason.TIMEOUT: 1}

@@ -69,16 +69,13 @@ class Stage:
 
     @contextlib.asynccontextmanager
     async def serving(self, **options: Any) -> AsyncIterator[PortServer]:
-        """A relay that has patience. Its buffers and bounds are small, so that little traffic fills them."""
+        """A relay. Its buffers and bounds are small, so that little traffic fills them."""
         files = certificates()
         context = tls_server_context(files.server_cert, files.server_key) if self._tls else None
         settings: dict[str, Any] = {
             "relay": True,
             "send_buffer": 4096,
             "soft_outbox": 4096,
-            "stall_timeout": None,
-            # Linux takes who has not read for so long for dead.
-            "dead_peer_timeout": None,
         }
         settings |= options
         async with PortServer("127.0.0.1", 0, ssl=context, **settings) as server:
@@ -221,7 +218,7 @@ def test_the_documented_bounds() -> None:
     options = LinkOptions()
     assert options.slow == "thin"
     assert (options.max_outbox, options.soft_outbox, options.soft_messages) == (1 << 20, 1 << 18, 1 << 17)
-    assert (options.soft_age, options.stall_timeout, LATE_NOTE_S) == (1.0, 5.0, 0.2)
+    assert (options.soft_age, options.stall_timeout, LATE_NOTE_S) == (1.0, None, 0.2)
     assert options.max_rate is options.rate_burst is None
 
 
