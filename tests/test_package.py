@@ -88,7 +88,7 @@ LINK_DEFAULTS = {
     "soft_outbox": 1 << 18,
     "soft_messages": 1 << 17,
     "soft_age": 1.0,
-    "stall_timeout": 5.0,
+    "stall_timeout": None,
     "dead_peer_timeout": 10.0,
     "max_rate": None,
     "rate_burst": None,
