@@ -268,5 +268,8 @@ def _transport(before: Performance, now: Performance) -> list[bytes]:
     if beat == 0:
         frames.append(b"\xfa")
     else:
-        frames += [bytes((0xF2, beat & 127, beat >> 7)), b"\xfb"]
+        # A listener that stands on that beat goes on from there.
+        if before.running or before.clock != now.clock - clocks:
+            frames.append(bytes((0xF2, beat & 127, beat >> 7)))
+        frames.append(b"\xfb")
     return frames + [b"\xf8"] * clocks

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from midinet.hub.difference import difference
@@ -173,6 +173,7 @@ UNTOLD = {
 } | {b"\xff", b"\xfc"}
 
 
+@example([[b"\xf2\x01\x00"]], [[b"\xfb"], [b"\xf8"]])
 @given(everything(without=[OMNI_ON]), everything(without=[OMNI_ON]))
 def test_no_frame_could_be_left_out(first: list[Frames], missed: list[Frames]) -> None:
     sense = Sense()
