@@ -20,8 +20,16 @@ from tests.harness.jack import Instrument, Jack, alone, need_jack
 
 # How long an example takes says nothing of what is tested: hypothesis allows 0.2 s for each, and so much for
 # making them, which a busy machine under coverage exceeds.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The quick suite says the same of the same code each time; the full one looks at other examples in each run.
+settings.register_profile("quick", _PATIENT, derandomize=True, database=None)
+settings.register_profile("full", _PATIENT, derandomize=False)
+settings.load_profile("quick")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr != "not full":
+        settings.load_profile("full")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
