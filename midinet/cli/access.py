@@ -31,9 +31,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..address import parse_address, service_name
-from ..errors import DeviceError, MissingExtra, PortClosed, UsageError
+from ..errors import (
+    CloseReason,
+    ConnectError,
+    ConnectionLost,
+    DeviceError,
+    MissingExtra,
+    PortClosed,
+    UsageError,
+)
 from ..net.access import check_token
-from ..net.client import connect
+from ..net.introduction import introduce
 from ..net.port import PortState, SocketPort
 from ..net.tls import tls_client_context, tls_server_context
 from .common import Complaint, read_address, tell
@@ -43,9 +51,12 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "MIDINET_TOKEN"
 
-# Seconds. To whoever has not said HELLO, a server that does not let him in says nothing and closes, after 5 s
-# at most. A connection that ends so soon, and on which nothing ever came, most likely was of that kind.
-_UNHEARD_S = 10.0
+# Seconds. A server that expects TLS, or does not allow this address, closes without an answer, some round
+# trips after the connection was made.
+_AT_ONCE_S = 1.0
+
+# Seconds between two looks whether a server that is only listened to has sent something.
+_LOOK_S = 0.005
 
 Command = Callable[..., None]
 
@@ -74,30 +85,79 @@ class Target:
             listens: the block ends without an error when the server closes.
             more: keywords of `midinet.connect`.
 
+        The server is told HELLO. What is sent in the block goes out at once; at its end the answer is waited
+        for, 0.3 s from the connection at most. Where the block only listens, it begins with the answer, or
+        with the first message.
+
         Raises:
-            Complaint: the token cannot be sent, or the server closed without having said anything.
+            Complaint: the token cannot be sent, or the server refused the connection or closed it at once.
             ConnectError: there is no connection.
+            PortClosed, ConnectionLost: the connection ended later, while the block used it.
         """
         try:
-            port = await connect(self.host, self.portno, **self.keywords, **more)
+            introduction = introduce(self.host, self.portno, **self.keywords, **more)
+            port = await introduction
         except (UsageError, ValueError) as error:
             raise Complaint(in_options(str(error))) from None
         clock = asyncio.get_running_loop().time
         begin = clock()
         async with port:
             try:
+                if listens:
+                    await _answered_or_heard(introduction, port)
+                    if port.state is PortState.CLOSED and not port.stats.messages_received:
+                        # There is nothing to begin with: this raises why.
+                        await port.wait_connected()
                 yield port
-                is_over = listens and port.state is PortState.CLOSED
-            except PortClosed:
-                if clock() - begin >= _UNHEARD_S or port.stats.bytes_received:
+                await introduction.wait_for_answer(port)
+                is_over = port.state is PortState.CLOSED
+            except (PortClosed, ConnectionLost) as error:
+                if (complaint := _refusal(port, error, clock() - begin)) is not None:
+                    raise complaint from None
+                # The system of a peer that closes without having read HELLO resets the connection.
+                is_reset = isinstance(error, ConnectionLost) and error.reason is CloseReason.LOST
+                if not (listens and is_reset and not introduction.is_answered):
                     raise
-                is_over = True
-            if is_over and clock() - begin < _UNHEARD_S and not port.stats.bytes_received:
-                raise Complaint(
-                    f"{port.name} closed the connection without a word: it was stopped, asks for a token or "
-                    "TLS, does not allow this address, or is full",
-                    1,
-                )
+                return
+            if is_over:
+                try:
+                    await port.wait_connected()
+                except (PortClosed, ConnectionLost) as error:
+                    if (complaint := _refusal(port, error, clock() - begin)) is not None:
+                        raise complaint from None
+                    # Whoever listens has been told already, and in order it ended after all was sent.
+                    if isinstance(error, ConnectionLost) and not listens:
+                        raise
+
+
+async def _answered_or_heard(introduction: introduce, port: SocketPort) -> None:
+    """Wait for the answer to HELLO, or for a first message, which is not kept waiting."""
+    answer_task = asyncio.create_task(introduction.wait_for_answer(port), name="midinet answer")
+    try:
+        while not answer_task.done() and not port.stats.messages_received:
+            await asyncio.wait({answer_task}, timeout=_LOOK_S)
+    finally:
+        answer_task.cancel()
+        await asyncio.gather(answer_task, return_exceptions=True)
+
+
+def _refusal(port: SocketPort, error: Exception, seconds: float) -> Complaint | None:
+    """Return what to say where a server did not let a command in; None where it did.
+
+    Args:
+        port: that is at its end.
+        error: why.
+        seconds: how long it was open.
+    """
+    if isinstance(error.__cause__, ConnectError):
+        return Complaint(str(error.__cause__.strerror))
+    stats = port.stats
+    if seconds >= _AT_ONCE_S or stats.messages_received or stats.asides:
+        return None
+    return Complaint(
+        f"{port.name} closed the connection at once: it may expect TLS (--tls) or a certificate, not allow "
+        "this address, be full, or be no MIDI server"
+    )
 
 
 @dataclass(frozen=True)

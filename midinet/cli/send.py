@@ -24,7 +24,8 @@ from ..net.port import SocketPort
 from ..wire.codec import decode
 from ..wire.parser import Parser
 from .access import DeviceTarget, Target, connecting
-from .common import Complaint, run, talk, tell
+from .common import Complaint, complain, run, talk, tell
+from .pace import Pace
 
 # Seconds. What was given to `send` has to arrive, also over a slow network.
 _CLOSE_TIMEOUT_S = 10.0
@@ -60,34 +61,38 @@ def send_command(
         ),
     ] = None,
     hold: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--hold", metavar="SECONDS", min=0, help="Wait so long at the end, before notes are let go."
+            "--hold",
+            metavar="SECONDS",
+            min=0,
+            help="Wait so long at the end, before notes are let go. Without it, a note that is held then "
+            "sounds for half a second.",
         ),
-    ] = 0.0,
+    ] = None,
 ) -> None:
     """Send messages, each as a type and its name=value pairs. What is left out has mido's default.
 
     A note may have a name: C4 is 60, F#3 or Gb3 is 54. Messages may be written as bytes too, in hexadecimal,
-    and .syx files are sent as they are. A note that is let go at once cannot be heard: --hold waits.
+    and .syx files are sent as they are. With time=SECONDS a message waits so long before it is sent.
 
     Without messages, or with "-", lines are read from standard input and sent as they come; empty lines,
-    those that begin with #, and active_sensing are skipped. A wrong line ends it: what was before it has been
-    sent.
-    Messages given as arguments are all checked before the first is sent. A time=... is ignored.
+    those that begin with #, and active_sensing are skipped. A wrong line ends it, and what was before it has
+    been sent; typed in a terminal, it is only not sent. Messages given as arguments are all checked before
+    the first is sent.
 
-    Notes that are still held when it ends are let go. A server that lets nobody in without a token, or not
-    from here, may not say so in time: with --name it is asked first.
+    A note that is still held at the end sounds for half a second, or for --hold, and is then let go.
 
     \b
     Examples:
       midinet send localhost:8080 note_on note=60 velocity=90
       midinet send localhost:8080 note_on note=C4 note_on note=E4 --hold 2
+      midinet send localhost:8080 note_on note=60 note_off note=60 time=0.2
       midinet send "USB MIDI" "F0 7E 7F 06 01 F7" patch.syx
       midinet send "USB MIDI" program_change program=5
       midinet monitor localhost:8080 | midinet send localhost:9090 -
     """
-    if not hold < inf:
+    if hold is not None and not hold < inf:
         raise Complaint("--hold has to be a number of seconds")
     if messages and messages != ["-"]:
         work = send(target, read_arguments(messages), hold_s=hold)
@@ -212,7 +217,10 @@ def read_message(text: str) -> Message:
         # mido writes a sysex without data as data=(), and cannot read that.
         if words[:1] == ["sysex"]:
             words = [word for word in words if word != "data=()"]
-        return Message.from_str(" ".join(words))
+        message = Message.from_str(" ".join(words))
+        if not 0 <= message.time < inf:
+            raise ValueError("time is in seconds, 0 or more")
+        return message
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = error.args[0] if error.args else error
         if isinstance(reason, str) and reason.startswith("not enough values"):
@@ -228,70 +236,99 @@ def _numbered(word: str) -> str:
     return word
 
 
-async def send(target: Target | DeviceTarget, messages: list[Message] | None, *, hold_s: float = 0.0) -> None:
+async def send(
+    target: Target | DeviceTarget, messages: list[Message] | None, *, hold_s: float | None = None
+) -> None:
     """Send messages, or those of standard input, and wait until they are on the wire.
 
     Args:
         target: where to.
         messages: them; None is those of standard input.
-        hold_s: the seconds to wait at the end.
+        hold_s: the seconds to wait at the end; None is until a note that is held has sounded for 0.5 s.
 
     Raises:
         Complaint: a line is no message, or the other side did not take everything.
         ConnectError, ConnectionLost, PortClosed: as the port says.
     """
     async with target.connect(close_timeout=_CLOSE_TIMEOUT_S) as port:
-        await talk(port, _send(port, messages, hold_s))
+        await talk(port, _Sender(port).send(messages, hold_s))
     if port.stats.messages_dropped:
         raise Complaint(f"{port.name} did not take {port.stats.messages_dropped} messages", 1)
 
 
-async def _send(port: SocketPort, messages: list[Message] | None, hold_s: float) -> None:
-    if messages is None:
-        await _send_input(port)
-    for message in messages or ():
-        await port.send(message)
-    await asyncio.sleep(hold_s)
+class _Sender:
+    """Sends messages at their times.
 
+    Args:
+        port: where to.
+    """
 
-async def _send_input(port: SocketPort) -> None:
-    """Send what comes by standard input: lines, or the bytes of a dump, by how it begins."""
-    pieces = _pieces_of_input()
-    first = await anext(pieces, b"")
-    parser = Parser(max_sysex=_MAX_PIPED_SYSEX)
-    rest, number = b"", 0
-    is_raw = first.startswith(_RAW_SYSEX)
-    piece = first
-    while piece:
-        if is_raw:
-            for message in parser.feed(piece):
-                await port.send(message)
+    def __init__(self, port: SocketPort) -> None:
+        self._port = port
+        self._clock = asyncio.get_running_loop().time
+        self._pace = Pace(self._clock())
+
+    async def send(self, messages: list[Message] | None, hold_s: float | None) -> None:
+        """Send messages, or those of standard input, and let the last notes sound."""
+        if messages is None:
+            await self._send_input()
+        for message in messages or ():
+            await self._send_in_time(message)
+        if hold_s is None:
+            await self._sleep_until(self._pace.end())
         else:
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                number += 1
-                await _send_line(port, line, number)
-        piece = await anext(pieces, b"")
-    if rest:
-        await _send_line(port, rest, number + 1)
-    parser.end()
-    if is_raw and (parser.stats.sysex_aborted or not parser.stats.messages):
-        raise Complaint("standard input ends within a system exclusive message")
+            await asyncio.sleep(hold_s)
 
+    async def _send_input(self) -> None:
+        """Send what comes by standard input: lines, or the bytes of a dump, by how it begins."""
+        pieces = _pieces_of_input()
+        first = await anext(pieces, b"")
+        parser = Parser(max_sysex=_MAX_PIPED_SYSEX)
+        rest, number = b"", 0
+        is_raw = first.startswith(_RAW_SYSEX)
+        piece = first
+        while piece:
+            if is_raw:
+                for message in parser.feed(piece):
+                    await self._port.send(message)
+            else:
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    number += 1
+                    await self._send_line(line, number)
+            piece = await anext(pieces, b"")
+        if rest:
+            await self._send_line(rest, number + 1)
+        parser.end()
+        if is_raw and (parser.stats.sysex_aborted or not parser.stats.messages):
+            raise Complaint("standard input ends within a system exclusive message")
 
-async def _send_line(port: SocketPort, line: bytes, number: int) -> None:
-    text = line.decode("utf-8", "replace")
-    if not text.strip() or text.lstrip().startswith("#"):
-        return
-    try:
-        messages = read_messages(text)
-    except Complaint as error:
-        raise Complaint(f"line {number}: {error}") from None
-    for message in messages:
-        # Lines may come from many instruments. That the active sensing of one of them ends says nothing of
-        # the others, whose notes it would end.
-        if message.type != "active_sensing":
-            await port.send(message)
+    async def _send_line(self, line: bytes, number: int) -> None:
+        text = line.decode("utf-8", "replace")
+        if not text.strip() or text.lstrip().startswith("#"):
+            return
+        try:
+            messages = read_messages(text)
+        except Complaint as error:
+            if not sys.stdin.isatty():
+                raise Complaint(f"line {number}: {error}") from None
+            # Whoever typed it can type another.
+            complain(str(error))
+            return
+        for message in messages:
+            # Lines may come from many instruments. That the active sensing of one of them ends says nothing
+            # of the others, whose notes it would end.
+            if message.type != "active_sensing":
+                await self._send_in_time(message)
+
+    async def _send_in_time(self, message: Message) -> None:
+        await self._sleep_until(self._pace.due(message, self._clock()))
+        await self._port.send(message)
+        self._pace.note_sent(message, self._clock())
+
+    async def _sleep_until(self, moment: float) -> None:
+        if (wait := moment - self._clock()) > 0:
+            await asyncio.sleep(wait)
 
 
 async def _pieces_of_input() -> AsyncIterator[bytes]:

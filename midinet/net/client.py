@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import math
 import random
 import socket
@@ -181,7 +182,7 @@ class connect:
         # It is being awaited, or was, and gave a port.
         self._is_used = False
         # Of the attempt under way. The link forgets it when it is lost, which may be soon.
-        self._greeting: _Greeting | None = None
+        self._greeting: Greeting | None = None
         self._options = LinkOptions(**options)
         # Of a port that reconnects: what connects it again, when, and since when it is not connected.
         self._retry_task: BackgroundTask | None = None
@@ -330,9 +331,9 @@ class connect:
         """
         links: list[Link] = []
 
-        def made(link: Link) -> _Greeting:
+        def made(link: Link) -> Greeting:
             links.append(link)
-            self._greeting = _Greeting(link, self._loop.create_future())
+            self._greeting = Greeting(link, self._loop.create_future())
             return self._greeting
 
         try:
@@ -362,7 +363,7 @@ class connect:
             raise
         return link
 
-    async def _wait_for_refusal(self, greeting: _Greeting) -> None:
+    async def _wait_for_refusal(self, greeting: Greeting) -> None:
         """See whether a server turns away who told it nothing but a name."""
         most = math.inf if self._timeout is None else self._timeout / 2
         await asyncio.wait({greeting.answer}, timeout=min(NAME_ANSWER_S, most))
@@ -376,11 +377,17 @@ class connect:
                 f"{self._where} closed the connection in place of an answer: it may ask for TLS or a "
                 "certificate, or not allow this address",
             )
+        if (refusal := self._refusal(answer)) is not None:
+            raise refusal
+
+    def _refusal(self, answer: Aside) -> ConnectError | None:
+        """Return the error that an answer to HELLO means, or None where the server lets the port in."""
         if answer.status in (401, 403):
             refusal = "does not accept the token" if self._has_token else "asks for a token"
-            raise NotAuthorized(errno.EACCES, f"{self._where} {refusal}")
+            return NotAuthorized(errno.EACCES, f"{self._where} {refusal}")
         if answer.status == 503:
-            raise ServerBusy(errno.EBUSY, f"{self._where} has as many clients as it takes")
+            return ServerBusy(errno.EBUSY, f"{self._where} has as many clients as it takes")
+        return None
 
     def _check_token_is_safe(self, address: str) -> None:
         if self._has_token and self._ssl is None and not self._insecure_token and not is_loopback(address):
@@ -414,10 +421,11 @@ class connect:
     # What the port calls.
 
     def _port_told(self, port: SocketPort, aside: Aside) -> None:
-        if aside.status in (401, 403):
-            port._link.give_up(CloseReason.UNAUTHORIZED)
-        elif aside.status == 503:
-            port._link.give_up(CloseReason.BUSY)
+        if (refusal := self._refusal(aside)) is not None:
+            # Whoever uses the port gets it as the cause of a ConnectionLost.
+            port._link.error = refusal
+            is_full = isinstance(refusal, ServerBusy)
+            port._link.give_up(CloseReason.BUSY if is_full else CloseReason.UNAUTHORIZED, logging.INFO)
 
     def _port_keeps(self, port: SocketPort) -> bool:
         if port._link.reason in (CloseReason.LOCAL, CloseReason.UNAUTHORIZED):
@@ -490,7 +498,7 @@ class connect:
             port._link_lost()
 
 
-class _Greeting:
+class Greeting:
     """Whoever a link belongs to until it is a port's: it keeps what arrives, and waits for an answer.
 
     Args:

@@ -504,10 +504,15 @@ class Link(asyncio.Protocol):
         """Call this in some seconds, unless the connection is over by then."""
         self._timers += (self._loop.call_later(seconds, action),)
 
-    def give_up(self, reason: CloseReason) -> None:
-        """End now, for a reason of its own, dropping what is left. Does not wait."""
+    def give_up(self, reason: CloseReason, level: int = logging.WARNING) -> None:
+        """End now, for a reason of its own, dropping what is left. Does not wait.
+
+        Args:
+            reason: why.
+            level: of the line in the log; a caller whose program is told in another way lowers it.
+        """
         if self._begin_to_end(reason):
-            logger.warning("%s is let go: %s", format_address(*self.peer), reason.value)
+            logger.log(level, "%s is let go: %s", format_address(*self.peer), reason.value)
             if not self._gone:
                 self.transport.abort()
 

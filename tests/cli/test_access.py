@@ -22,6 +22,7 @@ from tests.harness.waiting import PATIENCE_S, wait_until
 TOKEN, WRONG = "c2VjcmV0", "d3Jvbmc"
 
 NOTE = mido.Message("note_on", channel=3, note=60, velocity=90)
+PROGRAM = mido.Message("program_change", channel=3, program=60)
 
 
 @pytest.fixture(autouse=True)
@@ -199,8 +200,8 @@ def test_a_token_lets_a_verb_in_from_wherever_it_comes(way, files, server, verb,
     options = {"option": ["--token", TOKEN], "file": ["--token-file", files / "one"], "environment": []}
     if way == "environment":
         monkeypatch.setenv("MIDINET_TOKEN", TOKEN)
-    assert verb("send", address(hub), *options[way], str(NOTE)) == (0, "", "")
-    assert hub.receive() == NOTE
+    assert verb("send", address(hub), *options[way], str(PROGRAM)) == (0, "", "")
+    assert hub.receive() == PROGRAM
 
 
 @pytest.mark.parametrize("words", ["monitor", "send", "play {tune}", "record {take}"])
@@ -228,28 +229,58 @@ def test_who_says_a_name_is_told_that_a_token_is_wanted(server, verb):
 
 def test_a_name_is_what_the_server_calls_it(server, verb):
     hub = server(yield_ports=True)
-    assert verb("send", address(hub), "--name", "stage left", str(NOTE)) == (0, "", "")
+    assert verb("send", address(hub), "--name", "stage left", str(PROGRAM)) == (0, "", "")
     port, message = hub.receive()
-    assert (port.name, message) == ("stage left", NOTE)
+    assert (port.name, message) == ("stage left", PROGRAM)
 
 
-@pytest.mark.parametrize("words", ["monitor", "record {take}"])
-def test_a_server_that_closes_without_a_word_is_one_line_and_status_1(words, tmp_path, server, verb):
-    hub = server(tokens=[TOKEN], hello_timeout=0.1)
-    name, *more = words.format(take=tmp_path / "take.mid").split()
-    status, out, err = verb(name, address(hub), *more)
-    assert (status, out) == (1, "")
-    assert err.splitlines()[-1] == (
-        f"midinet: {address(hub)} closed the connection without a word: it was stopped, asks for a token or "
-        "TLS, does not allow this address, or is full"
+# What each verb that connects is given behind the address.
+VERBS = {
+    "monitor": [],
+    "send": ["note_on", "note=60"],
+    "play": ["{files}/tune.mid"],
+    "record": ["{files}/take.mid"],
+    "ping": ["--count", "2"],
+}
+
+
+@pytest.fixture
+def refused(verb, files):
+    """Run a verb with a server that does not let it in, and return the one line that it says."""
+    mido.MidiFile(tracks=[mido.MidiTrack([NOTE])]).save(files / "tune.mid")
+
+    def run(name, where):
+        status, out, err = verb(name, where, *(word.format(files=files) for word in VERBS[name]))
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert not (files / "take.mid").exists()
+        return err
+
+    return run
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_server_that_asks_for_a_token_is_one_line_and_status_2(name, server, refused):
+    hub = server(tokens=[TOKEN])
+    assert refused(name, address(hub)) == f"midinet: {address(hub)} asks for a token\n"
+
+
+@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("why", ["tls", "address"])
+def test_a_server_that_closes_at_once_is_one_line_and_status_2(name, why, server, refused):
+    hub = server(ssl=tls_of_server()) if why == "tls" else server(allow=["203.0.113.0/24"])
+    assert refused(name, address(hub)) == (
+        f"midinet: {address(hub)} closed the connection at once: it may expect TLS (--tls) or a certificate, "
+        "not allow this address, be full, or be no MIDI server\n"
     )
 
 
-def test_an_address_that_is_not_allowed_is_one_line(server, verb):
-    status, out, err = verb("monitor", address(server(allow=["203.0.113.0/24"])))
-    assert (status, out) == (1, "")
-    assert err.startswith("midinet: ")
-    assert err.count("\n") == 1
+@pytest.mark.parametrize("name", VERBS)
+def test_a_server_that_is_full_says_so_to_each_verb(name, server, refused):
+    hub = server(max_clients=1)
+    with socket.create_connection(("127.0.0.1", hub.addresses[0][1])) as first:
+        first.sendall(NOTE.bin())
+        assert hub.receive() == NOTE
+        assert refused(name, address(hub)) == f"midinet: {address(hub)} has as many clients as it takes\n"
 
 
 def test_a_server_that_is_full_is_one_line_and_status_2(server, verb):
@@ -269,8 +300,8 @@ def test_a_server_that_is_full_is_one_line_and_status_2(server, verb):
 
 def test_a_server_with_tls_hears_who_trusts_it(server, verb):
     hub = server(ssl=tls_of_server())
-    assert verb("send", address(hub), "--tls", "--ca", certificates().ca, str(NOTE)) == (0, "", "")
-    assert hub.receive() == NOTE
+    assert verb("send", address(hub), "--tls", "--ca", certificates().ca, str(PROGRAM)) == (0, "", "")
+    assert hub.receive() == PROGRAM
 
 
 @pytest.mark.parametrize(
@@ -280,8 +311,8 @@ def test_a_client_certificate_lets_in(shown, server, verb):
     made = certificates()
     hub = server(ssl=tls_of_server(client_ca=made.ca))
     words = (word.format(**vars(made)) for word in shown)
-    assert verb("send", address(hub), "--ca", made.ca, *words, str(NOTE)) == (0, "", "")
-    assert hub.receive() == NOTE
+    assert verb("send", address(hub), "--ca", made.ca, *words, str(PROGRAM)) == (0, "", "")
+    assert hub.receive() == PROGRAM
 
 
 @pytest.mark.parametrize("trust", [["--tls"], ["--ca", "{wrong_ca}"]])
@@ -301,7 +332,7 @@ def test_a_client_certificate_that_is_not_accepted_is_one_line(shown, server, ve
         *("monitor", address(hub), "--ca", made.ca), *(word.format(**vars(made)) for word in shown)
     )
     # With TLS 1.3 the refusal comes after the handshake.
-    assert (status, out) == (1, "")
+    assert (status, out) == (2, "")
     assert err.startswith("midinet: ")
     assert err.count("\n") == 1
 

@@ -15,6 +15,7 @@ import mido.sockets
 import pytest
 
 from midinet.sync import PortServer, connect
+from tests.harness.raw import accept_command
 from tests.harness.terminal import CTRL_C, CTRL_S, CTRL_Z, Terminal
 
 NOTE = mido.Message("note_on", channel=3, note=60, velocity=90)
@@ -350,8 +351,7 @@ def test_a_server_that_closes_ends_a_monitor_with_its_summary(start, terminal, s
 
 def test_a_link_that_breaks_is_one_line_in_a_terminal_that_is_as_it_was(start, terminal, server):
     monitor = start("monitor", address(server), **terminal.options)
-    client, _ = server.accept()
-    with client:
+    with accept_command(server, answers=True) as client:
         client.sendall(NOTE.bin())
         terminal.wait_for("ch 4 C4")
         # With this, closing sends a reset.

@@ -11,6 +11,7 @@ import mido
 import mido.sockets
 import pytest
 
+from tests.harness.raw import accept_command
 from tests.harness.waiting import wait_until
 
 NOTES = [mido.Message("note_on", note=note) for note in (60, 64, 67)]
@@ -79,8 +80,7 @@ def test_ends_with_0_when_the_server_closes_and_everything_is_printed(server, st
 
 def test_a_broken_link_is_one_line_and_status_1_after_what_had_arrived(server, start):
     monitor = start("monitor", address(server))
-    client, _ = server.accept()
-    with client:
+    with accept_command(server, answers=True) as client:
         client.sendall(WIRE)
         monitor.wait_for("\n", count=len(NOTES))
         # With this, closing sends a reset.

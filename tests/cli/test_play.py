@@ -22,6 +22,7 @@ from midinet.hub.performance import Performance
 from midinet.wire.codec import decode, encode
 from tests.harness.messages import control, note, off, program_change
 from tests.harness.midi_files import NOTE_ON, midi_file
+from tests.harness.raw import accept_command
 
 
 def track(*messages):
@@ -210,8 +211,7 @@ def test_plays_a_file_lets_go_of_what_still_sounds_and_ends(server, start, tmp_p
     path = tmp_path / "short.mid"
     mido.MidiFile(tracks=[track(note(60), note(61, 100))]).save(path)
     play = start("play", address(server), str(path))
-    client, _ = server.accept()
-    with client:
+    with accept_command(server) as client:
         assert rest_of(client) == bytes(note(60).bin() + note(61).bin() + off(60).bin() + off(61).bin())
     assert (play.wait(), play.out, play.err) == (0, "", "")
 
@@ -226,8 +226,7 @@ def test_several_files_a_damaged_one_and_pipes_play_one_after_another(server, st
     names = ["held.mid", "clipped.mid", "page.mid", "patch.syx", "pipe"]
     paths = [str(tmp_path / name) for name in names]
     play = start("play", address(server), *paths, "-", stdin=subprocess.PIPE)
-    client, _ = server.accept()
-    with client:
+    with accept_command(server) as client:
         (tmp_path / "pipe").write_text("F0 03 F7")
         play.process.stdin.write(midi_file(b"\x00\xb0\x0a\x05"))
         play.process.stdin.close()
@@ -249,8 +248,7 @@ def test_a_note_sounds_up_to_the_end_of_the_longest_track(server, start, tmp_pat
     path = tmp_path / "ring.mid"
     path.write_bytes(midi_file(b"\x00" + NOTE_ON + b"\x60\xff\x01\x00", b"\x00\xc1\x05"))
     play = start("play", address(server), str(path))
-    client, _ = server.accept()
-    with client:
+    with accept_command(server) as client:
         client.settimeout(20)
         client.recv(len(NOTE_ON) + 2, socket.MSG_WAITALL)
         begin = time.monotonic()
@@ -263,8 +261,7 @@ def test_a_file_without_messages_is_over_at_once(server, start, tmp_path):
     path = tmp_path / "silent.mid"
     mido.MidiFile(tracks=[track(tempo(400_000, 48_000))]).save(path)
     play = start("play", address(server), str(path))
-    client, _ = server.accept()
-    with client:
+    with accept_command(server) as client:
         assert rest_of(client) == b""
     assert play.wait() == 0
 
@@ -272,9 +269,7 @@ def test_a_file_without_messages_is_over_at_once(server, start, tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_silences_what_sounds_before_it_leaves(server, start, long_tune, number, status):
     play = start("play", address(server), str(long_tune))
-    client, _ = server.accept()
-    with client:
-        client.settimeout(20)
+    with accept_command(server) as client:
         client.recv(CHORD_BYTES, socket.MSG_WAITALL)
         play.process.send_signal(number)
         play.process.send_signal(number)
@@ -288,9 +283,7 @@ def test_a_signal_silences_what_sounds_before_it_leaves(server, start, long_tune
 
 def test_a_server_that_goes_away_is_noticed_at_once(server, start, long_tune):
     play = start("play", address(server), str(long_tune))
-    client, _ = server.accept()
-    with client:
-        client.settimeout(20)
+    with accept_command(server) as client:
         client.recv(CHORD_BYTES, socket.MSG_WAITALL)
         client.sendall(b"\xf8")
     assert play.wait() == 1
@@ -312,8 +305,7 @@ def test_a_passage_begins_with_what_is_set_there_and_ends_with_silence(server, s
     program = mido.Message("program_change", program=5)
     mido.MidiFile(tracks=[track(program, note(60), note(61, 96), note(62, 48), note(63, 480))]).save(path)
     play = start("play", address(server), str(path), "--from", "0.1", "--to", "0:00.2")
-    client, _ = server.accept()
-    with client:
+    with accept_command(server) as client:
         expected = [program, note(61), note(62), off(61), off(62)]
         assert rest_of(client) == b"".join(message.bin() for message in expected)
     assert (play.wait(), play.out, play.err) == (0, "", "")
@@ -327,13 +319,10 @@ def test_a_loop_goes_round_until_ctrl_c_and_then_lets_go(server, start, tmp_path
     unbent = mido.Message("pitchwheel", pitch=0)
     lasting = b"".join(message.bin() for message in (note(60), bend, note(61), off(60)))
     seam = bytes(off(61).bin() + unbent.bin())
-    client, _ = server.accept()
-    with client:
-        client.settimeout(20)
-        with client.makefile("rb") as heard:
-            assert heard.read(4 * len(lasting + seam)) == 4 * (lasting + seam)
-            play.interrupt()
-            rest = heard.read()
+    with accept_command(server) as client, client.makefile("rb") as heard:
+        assert heard.read(4 * len(lasting + seam)) == 4 * (lasting + seam)
+        play.interrupt()
+        rest = heard.read()
     assert (play.wait(), play.err) == (130, "")
     # It is interrupted wherever it is, and what sounds there is let go.
     while rest.startswith(lasting + seam):
@@ -385,8 +374,7 @@ def test_a_bar_tells_the_place_in_the_piece_and_the_round(server, start, long_tu
     try:
         options = ["--from", "30:00", "--to", "30:00.3", "--loop"]
         play = start("play", address(server), str(long_tune), *options, stderr=other_end)
-        client, _ = server.accept()
-        with client:
+        with accept_command(server):
             seen = b""
             while b"30:00 / 30:00, round 3" not in seen:
                 seen += os.read(terminal, 1000)
@@ -401,8 +389,7 @@ def test_a_bar_is_shown_on_a_terminal(server, start, long_tune):
     terminal, other_end = pty.openpty()
     try:
         play = start("play", address(server), str(long_tune), stderr=other_end)
-        client, _ = server.accept()
-        with client:
+        with accept_command(server):
             seen = b""
             while b"0:00 / 60:00" not in seen:
                 seen += os.read(terminal, 1000)

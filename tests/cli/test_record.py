@@ -23,6 +23,7 @@ from midinet.files.reader import read_midi_file
 from midinet.files.recorder import Recorder, TakeFile
 from midinet.wire.codec import encode
 from tests.harness.midi_files import schedule_of
+from tests.harness.raw import accept_command
 from tests.harness.waiting import wait_until
 
 NOTE = mido.Message("note_on", note=60, velocity=90)
@@ -130,8 +131,7 @@ def test_a_server_that_closes_ends_and_saves_it(server, start, tmp_path):
 def test_a_broken_link_saves_it_and_is_status_1(server, start, tmp_path):
     path = tmp_path / "take.mid"
     record = start("record", address(server), str(path))
-    client, _ = server.accept()
-    with client:
+    with accept_command(server, answers=True) as client:
         record.wait_for("recording", where="err")
         client.sendall(NOTE.bin())
         # With this, closing sends a reset.

@@ -15,6 +15,8 @@ from hypothesis import given
 from midinet.cli.common import Complaint
 from midinet.cli.send import read_arguments, read_message
 from tests.harness.messages import any_message, edge_messages
+from tests.harness.raw import accept_command
+from tests.harness.terminal import Terminal
 
 ON = mido.Message("note_on", note=60, velocity=90)
 OFF = mido.Message("note_off", note=60)
@@ -139,6 +141,9 @@ def test_whatever_mido_writes_is_read_at_the_edges(message):
         "pitchwheel pitch=8192",
         "set_tempo tempo=5",
         "note_on note=60 time=now",
+        "note_on note=60 time=-1",
+        "note_on note=60 time=nan",
+        "note_on note=60 time=inf",
     ],
 )
 def test_what_is_no_message_is_a_complaint(text):
@@ -162,9 +167,7 @@ def rest_of(client):
 
 
 def everything_from(server):
-    client, _ = server.accept()
-    with client:
-        client.settimeout(20)
+    with accept_command(server) as client:
         return rest_of(client)
 
 
@@ -184,9 +187,7 @@ def test_of_wrong_arguments_none_is_sent(server, run):
 @pytest.mark.parametrize("dash", [[], ["-"]])
 def test_lines_are_sent_as_they_come(server, start, dash):
     send = start("send", address(server), *dash, stdin=subprocess.PIPE)
-    client, _ = server.accept()
-    with client:
-        client.settimeout(20)
+    with accept_command(server) as client:
         for message in (ON, OFF):
             send.process.stdin.write(f"# the next\nactive_sensing\n\n{message}\n".encode())
             send.process.stdin.flush()
@@ -201,8 +202,7 @@ def test_lines_are_sent_as_they_come(server, start, dash):
 
 def test_the_bytes_of_a_dump_may_come_through_a_pipe(server, start):
     send = start("send", address(server), "-", stdin=subprocess.PIPE)
-    client, _ = server.accept()
-    with client:
+    with accept_command(server) as client:
         client.settimeout(20)
         send.process.stdin.write(b"\xf0\x01\x0a")
         send.process.stdin.flush()
@@ -223,8 +223,7 @@ def test_lines_may_be_in_hexadecimal(server, start):
 
 def test_a_note_is_held_for_as_long_as_is_wanted(server, start):
     send = start("send", address(server), "note_on note=C4 velocity=90", "--hold", "0.5")
-    client, _ = server.accept()
-    with client:
+    with accept_command(server) as client:
         client.settimeout(20)
         assert client.recv(3, socket.MSG_WAITALL) == bytes(ON.bin())
         begin = time.monotonic()
@@ -258,6 +257,18 @@ def test_a_wrong_line_is_named_by_its_number_and_the_lines_before_it_are_sent(se
     assert send.err == "midinet: line 4: 'bogus note=60' is no message: Unknown message type 'bogus'\n"
 
 
+def test_a_typo_in_a_terminal_is_said_and_the_next_line_is_sent(server, start):
+    with Terminal() as terminal:
+        send = start("send", address(server), **terminal.options)
+        with accept_command(server) as client:
+            terminal.wait_for("Ctrl-D ends")
+            terminal.press(b"note_on notte=60\r")
+            terminal.wait_for("midinet: 'note_on notte=60' is no message")
+            terminal.press(f"{OFF}\r\x04".encode())
+            assert rest_of(client) == bytes(OFF.bin())
+        assert send.wait() == 0
+
+
 def test_what_monitor_prints_send_can_send(start_hub, start):
     here, there = start_hub(), start_hub()
     reader, writer = os.pipe()
@@ -277,16 +288,14 @@ def test_what_monitor_prints_send_can_send(start_hub, start):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_waiting_for_lines(server, start, number, status):
     send = start("send", address(server), stdin=subprocess.PIPE)
-    client, _ = server.accept()
-    with client:
+    with accept_command(server):
         send.process.send_signal(number)
         assert (send.wait(), send.err) == (status, "")
 
 
 def test_a_server_that_goes_away_is_one_line_and_status_1(server, start):
     send = start("send", address(server), stdin=subprocess.PIPE)
-    client, _ = server.accept()
-    with client:
+    with accept_command(server) as client:
         client.sendall(b"\xf8")
     assert send.wait() == 1
     assert send.err == f"midinet: the port to {address(server)} is closed by the peer\n"

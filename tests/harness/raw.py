@@ -8,7 +8,26 @@ import struct
 from types import TracebackType
 from typing import Self
 
+from midinet.wire.aside import answer
 from tests.harness.waiting import PATIENCE_S
+
+# What a command says first that has no name and no token to show.
+HELLO = b"\xf7MIDINET/1 HELLO\r\n\r\n"
+
+
+def accept_command(listener: socket.socket, *, answers: bool = False) -> socket.socket:
+    """Wait for a command to connect and say HELLO, which is read, and return the connection.
+
+    Args:
+        answers: answer it, as a midinet server does that lets everybody in.
+    """
+    connection, _ = listener.accept()
+    connection.settimeout(PATIENCE_S)
+    hello = connection.recv(len(HELLO), socket.MSG_WAITALL)
+    assert hello == HELLO
+    if answers:
+        connection.sendall(answer(200))
+    return connection
 
 
 class RawPeer:
