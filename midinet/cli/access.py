@@ -55,9 +55,6 @@ TOKEN_VARIABLE = "MIDINET_TOKEN"
 # trips after the connection was made.
 _AT_ONCE_S = 1.0
 
-# Seconds between two looks whether a server that is only listened to has sent something.
-_LOOK_S = 0.005
-
 Command = Callable[..., None]
 
 
@@ -104,7 +101,7 @@ class Target:
         async with port:
             try:
                 if listens:
-                    await _answered_or_heard(introduction, port)
+                    await introduction.wait_for_answer(port, or_message=True)
                     if port.state is PortState.CLOSED and not port.stats.messages_received:
                         # There is nothing to begin with: this raises why.
                         await port.wait_connected()
@@ -128,17 +125,6 @@ class Target:
                     # Whoever listens has been told already, and in order it ended after all was sent.
                     if isinstance(error, ConnectionLost) and not listens:
                         raise
-
-
-async def _answered_or_heard(introduction: introduce, port: SocketPort) -> None:
-    """Wait for the answer to HELLO, or for a first message, which is not kept waiting."""
-    answer_task = asyncio.create_task(introduction.wait_for_answer(port), name="midinet answer")
-    try:
-        while not answer_task.done() and not port.stats.messages_received:
-            await asyncio.wait({answer_task}, timeout=_LOOK_S)
-    finally:
-        answer_task.cancel()
-        await asyncio.gather(answer_task, return_exceptions=True)
 
 
 def _refusal(port: SocketPort, error: Exception, seconds: float) -> Complaint | None:

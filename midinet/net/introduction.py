@@ -17,6 +17,9 @@ from .port import PortState, SocketPort
 # peer, which never answers, is not waited for any longer.
 ANSWER_S = 0.3
 
+# Seconds between two looks whether a first message has come.
+_LOOK_S = 0.005
+
 
 class introduce(connect):
     """Connect as `connect` does, and say HELLO in any case.
@@ -35,18 +38,21 @@ class introduce(connect):
         self._hello = self._hello or hello()
         self.is_answered = self._has_token
 
-    async def wait_for_answer(self, port: SocketPort) -> None:
+    async def wait_for_answer(self, port: SocketPort, *, or_message: bool = False) -> None:
         """Wait until the server has answered or the connection has ended, 0.3 s after it was made at most.
 
         Cancelling is safe.
 
         Args:
             port: what this connection gave.
+            or_message: a first message ends the waiting too, so that who reads it does so in time.
         """
         try:
             async with asyncio.timeout_at(port._link.made_at + ANSWER_S):
                 while not self.is_answered and port.state is PortState.CONNECTED:
-                    await port._state_waiters.wait()
+                    if or_message and port.stats.messages_received:
+                        break
+                    await _change_of(port, _LOOK_S if or_message else None)
         except TimeoutError:
             pass
 
@@ -58,3 +64,12 @@ class introduce(connect):
         if aside.status is not None:
             self.is_answered = True
             port._state_waiters.wake()
+
+
+async def _change_of(port: SocketPort, seconds: float | None) -> None:
+    """Wait until a port's state changes, for so long at most; None is as long as it takes."""
+    try:
+        async with asyncio.timeout(seconds):
+            await port._state_waiters.wait()
+    except TimeoutError:
+        pass
