@@ -124,6 +124,7 @@ CONNECT_DEFAULTS = {
     "reconnect": False,
     "reconnect_for": None,
     "on_state": None,
+    "listen": True,
 }
 
 

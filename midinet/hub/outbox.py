@@ -107,8 +107,14 @@ class _Group:
 
 
 @lru_cache(maxsize=1)
-def _kept_frames(data: bytes) -> list[bytes]:
-    """What of this no performance holds. Outboxes that are offered the same share it, and its memory."""
+def kept_frames(data: bytes) -> list[bytes]:
+    """Return the messages that no performance holds: system exclusive, song select, tune request.
+
+    Outboxes that are offered the same data share the list, and its memory.
+
+    Args:
+        data: whole messages, joined.
+    """
     return _KEPT.findall(data)
 
 
@@ -348,7 +354,7 @@ class Outbox:
                 self._keep(data, messages)
 
     def _keep(self, data: bytes, messages: int) -> None:
-        for frame in _kept_frames(data):
+        for frame in kept_frames(data):
             messages -= 1
             if self.backlog_bytes + len(frame) <= self.limits.max_bytes:
                 self._kept.append(frame)

@@ -564,6 +564,13 @@ class Performance:
         self._show(self._sole, listener, view)
         return view
 
+    def held_alone(self, origin: Origin) -> Performance:
+        """Return a copy in which nobody but one origin holds notes."""
+        copy = self._without_notes()
+        for key in self.held_by({origin}).get(origin, []):
+            copy._hold(key, {origin: self.holders(key)[origin]})
+        return copy
+
     def view_of(
         self, keys: Iterable[int], listener: Origin = None, *, with_values: bool = True
     ) -> Performance:

@@ -117,6 +117,8 @@ class connect:
         reconnect: survive outages.
         reconnect_for: how long an outage may last, in seconds, before the port is closed; None is for ever.
         on_state: called with the port and its new PortState whenever that changes.
+        listen: False for a program that only sends: nothing that arrives is kept, and to read raises
+            UsageError.
         options: the settings of the connection, one by one, as `LinkOptions` lists them.
 
     Returns:
@@ -149,6 +151,7 @@ class connect:
         reconnect: bool = False,
         reconnect_for: float | None = None,
         on_state: Callable[[SocketPort, PortState], object] | None = None,
+        listen: bool = True,
         **options: Any,
     ) -> None:
         if token is not None:
@@ -156,7 +159,11 @@ class connect:
         host, portno = read_address(host, portno)
         check_number("timeout", timeout, or_none=True)
         check_number("reconnect_for", reconnect_for, least=0, or_none=True)
-        for option, flag in (("reconnect", reconnect), ("insecure_token", insecure_token)):
+        for option, flag in (
+            ("reconnect", reconnect),
+            ("insecure_token", insecure_token),
+            ("listen", listen),
+        ):
             check_flag(option, flag)
         check_effect("insecure_token", insecure_token, "token", token is not None)
         check_effect("reconnect_for", reconnect_for is not None, "reconnect=True", reconnect)
@@ -178,6 +185,7 @@ class connect:
         self._reconnect = reconnect
         self._reconnect_for = reconnect_for
         self._on_state = on_state
+        self._listen = listen
         self._port: SocketPort | None = None
         # It is being awaited, or was, and gave a port.
         self._is_used = False
@@ -241,6 +249,8 @@ class connect:
         port = self._port = SocketPort(link, make_inbox(self._options.max_inbox), self)
         port.name = self._where
         port._on_state = self._on_state
+        if not self._listen:
+            port._listen_no_more()
         port._open_for_itself(open_hub(self._loop, release_notes=self._options.release_notes))
         self._hand_over(link, port)
         return port

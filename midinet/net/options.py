@@ -50,7 +50,7 @@ class LinkOptions:
     """The longest system exclusive message to pass on, in bytes with its F0 and F7."""
     max_inbox: int = DEFAULT_MAX_INBOX
     """Messages that may wait to be read before the socket is not read any more and the peer has to wait.
-    Nothing is dropped."""
+    Nothing is dropped, until the program has read nothing for 5 s: see `SocketPort`."""
     slow: SlowPolicy = "thin"
     """What becomes of a peer that does not read fast enough. "thin": past the soft bounds its backlog gives
     way, and when it reads again it gets what brings it to the present performance. "disconnect": all of it

@@ -78,6 +78,10 @@ class SocketPort:
     and raises ConnectionLost when the link broke; what had arrived before comes first. What the peer held
     when it ended is let go: the last messages are the note-offs.
 
+    While a program reads, nothing is dropped: a peer that sends faster has to wait. Once `max_inbox` messages
+    wait and it has read none for 5 s, what arrives gives way. When it reads again, it gets what waited,
+    without note-ons that come too late, and then what brings it to the present state.
+
     A port belongs to the event loop that made it: from any other loop or thread its methods raise UsageError.
     `asyncio.run_coroutine_threadsafe(port.send(message), loop)` hands a call to that loop. Properties may be
     read anywhere.
@@ -97,6 +101,7 @@ class SocketPort:
         self._own_inbox: Inbox | None = inbox
         # None while a server relays and nobody reads it.
         self._inbox: Inbox | None = inbox
+        self._listens = True
         # What hears the peer beside who reads it: a server's hub, or what a bridge made; None is nothing.
         self._relays_to: Hub | None = None
         self._owner = owner
@@ -158,8 +163,8 @@ class SocketPort:
         Raises:
             PortClosed: the port was closed, here or by the peer, and everything has been read.
             ConnectionLost: the link broke, and everything has been read.
-            UsageError: the port's messages come through its server, or it is called from another thread or
-                event loop.
+            UsageError: the port's messages come through its server, it was connected with `listen=False`, or
+                it is called from another thread or event loop.
         """
         inbox = self._readable()
         self._spree += 1
@@ -175,7 +180,7 @@ class SocketPort:
         """Return the next message that has arrived, or None when there is none.
 
         Raises:
-            UsageError: the port's messages come through its server.
+            UsageError: the port's messages come through its server, or it was connected with `listen=False`.
         """
         frame = self._readable().get_nowait()
         return None if frame is None else decode(frame)
@@ -278,6 +283,8 @@ class SocketPort:
         stats = PortStats.of(self._link)
         if self._past is not None:
             stats.add(self._past)
+        if self._own_inbox is not None:
+            stats.messages_unread = self._own_inbox.messages_unread
         return stats
 
     async def close(self) -> None:
@@ -355,6 +362,8 @@ class SocketPort:
     def _open_for_itself(self, hub: Hub) -> None:
         """Send by a hub of its own, and be read by itself."""
         self._hub = hub
+        if self._own_inbox is not None:
+            self._own_inbox.give_way_when_unread(self._loop)
         if self._link.reason is None:
             hub.join(self._link.outbox)
 
@@ -380,15 +389,21 @@ class SocketPort:
         if self._own_inbox is not None:
             self._pass_on(self._own_inbox)
 
+    def _listen_no_more(self) -> None:
+        """Keep nothing of what the peer says."""
+        self._listens, self._inbox = False, None
+
     def _relay_no_more(self) -> None:
         """Be read again, after `_relay_to`."""
-        hub, self._relays_to, self._inbox = self._relays_to, None, self._own_inbox
+        hub, self._relays_to = self._relays_to, None
+        self._inbox = self._own_inbox if self._listens else None
         if hub is not None and self._link.release_notes:
             hub.release(self._link.outbox)
 
     def _fill(self, inbox: Inbox) -> None:
         """Have what the peer says go to another inbox, and be read from that."""
         own, self._own_inbox, self._inbox = self._own_inbox, inbox, inbox
+        inbox.give_way_when_unread(self._loop)
         if own is not None:
             self._pass_on(own)
         if self._reason is not None:
@@ -457,10 +472,20 @@ class SocketPort:
     def _readable(self) -> Inbox:
         if not runs_here(self._loop):
             raise wrong_loop_error(self, self._loop)
+        return self._check_readable()
+
+    def _check_readable(self) -> Inbox:
+        """Return the inbox that the port is read from.
+
+        Raises:
+            UsageError: it is not read by itself.
+        """
         if self._own_inbox is None:
             raise UsageError(
                 "the messages of this client come through its server: read the server, or accept()"
             )
+        if not self._listens:
+            raise UsageError("the port was connected with listen=False: it only sends")
         return self._own_inbox
 
     def _gone(self) -> Exception:

@@ -86,8 +86,8 @@ class PortServer:
         portno: the port number; 0 lets the system choose one, which `addresses` then tells. None when
             `host` is a whole address, as in "localhost:8080".
         relay: be a hub: clients are adopted at once, and what one sends all the others get. Messages are
-            then also kept for reading the server, from the first time it is read; who begins to read a
-            relaying server has to go on, since a full inbox stops the relay.
+            then also kept for reading the server, from the first time it is read. A program that reads more
+            slowly than they come slows the relay down, until it has read nothing for 5 s: see `SocketPort`.
         yield_ports: reading the server gives (port, message) instead of the message.
         snapshot: True brings a new client to what is set at present, before anything else: programs,
             controllers, bends, the transport. "notes" also sends the note-ons of what is held.
@@ -227,6 +227,7 @@ class PortServer:
             need_nats()
         self._started = True
         self._loop = asyncio.get_running_loop()
+        self._inbox.give_way_when_unread(self._loop)
         self._hub = self._make_hub()
         self._door = Door(
             self._loop, self._options, self._access, self._crowd, self._let_in, self._turned_away
@@ -477,6 +478,7 @@ class PortServer:
         stats.add(self._gone)
         for port in list(self._all):
             stats.add(port.stats)
+        stats.messages_unread += self._inbox.messages_unread
         return stats
 
     @property

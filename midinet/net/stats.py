@@ -27,6 +27,9 @@ class PortStats(DropStats):
     """Messages received before the peer had been let in."""
     sysex_refused: int = 0
     """System exclusive messages dropped because they may not pass, either way."""
+    messages_unread: int = 0
+    """Messages received that gave way because the program did not read for 5 s. Those of a server's clients
+    are in the sum of the server alone."""
     messages_sent: int = 0
     """Messages meant for the peer, with those that it did not get."""
     bytes_sent: int = 0

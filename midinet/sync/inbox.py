@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..errors import ConnectionLost, PortClosed
-from ..net.inbox import Inbox, Source
+from ..net.inbox import END_OF_LATE, Inbox, Source
 from ..net.tasks import BackgroundTask
 from .portal import Closeable, Portal, longest_wait
 
@@ -74,6 +74,8 @@ class ThreadInbox(Inbox):
         super().__init__(max_messages, tagged=tagged)
         self._portal = portal
         self._waiters: Any = Waiters(portal)
+        # Of reading what waited in an inbox that gave way: one thread at a time.
+        self._late_lock = threading.RLock()
 
     def put(self, source: Source, data: bytes) -> bool:
         if super().put(source, data):
@@ -85,13 +87,26 @@ class ThreadInbox(Inbox):
         return False
 
     def get_nowait(self) -> Any:
+        if self._has_late:
+            return self._get_timely()
         try:
             entry = self._entries.popleft()
         except IndexError:
             return None
+        if entry is END_OF_LATE:
+            # It gave way just now.
+            self._entries.appendleft(entry)
+            return self._get_timely()
         if self._stopped and self._low():
             self._portal.call(self._resume_stopped)
         return entry
+
+    def _get_timely(self) -> Any:
+        with self._late_lock:
+            return super()._get_timely()
+
+    def _read_on(self) -> None:
+        self._portal.call(self._catch_up)
 
     def wait(self, before: Callable[[], object] | None = None) -> Any:
         """Return the next entry, waiting for it.

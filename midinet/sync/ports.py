@@ -19,7 +19,7 @@ from typing import Any, NoReturn, cast
 from mido import Message
 from mido.ports import BaseIOPort
 
-from ..errors import ConnectionLost, PortClosed, UsageError
+from ..errors import ConnectionLost, PortClosed
 from ..net.client import connect as connect_async
 from ..net.port import DEFAULT_PING_TIMEOUT, PortState
 from ..net.port import SocketPort as AsyncSocketPort
@@ -226,13 +226,10 @@ class SocketPort(BaseIOPort):  # type: ignore[misc]  # mido carries no types
 
         Raises:
             ValueError, OSError: the port is closed and everything has been read (with `block`).
-            UsageError: the port's messages come through its server.
+            UsageError: the port's messages come through its server, or it was connected with `listen=False`.
         """
         self._portal.check()
-        if self._port._own_inbox is None:
-            raise UsageError(
-                "the messages of this client come through its server: read the server, or accept()"
-            )
+        self._port._check_readable()
         frame = self._inbox.wait() if block else self._inbox.get_nowait()
         return None if frame is None else decode(frame)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from mido import Message
 
-from midinet import CloseReason, ConnectionLost, PortServer, SocketPort, connect
+from midinet import CloseReason, ConnectionLost, PortServer, SocketPort, UsageError, connect
 from midinet.hub.outbox import LATE_NOTE_S
 from midinet.net.options import LinkOptions
 from midinet.net.stats import PortStats
@@ -25,6 +25,7 @@ from midinet.wire.parser import Parser
 from tests.harness.certificates import certificates
 from tests.harness.clock import Clock
 from tests.harness.raw import RawListener, RawPeer
+from tests.harness.servers import portno, serving
 from tests.harness.synth import VirtualSynth
 from tests.harness.tls_peer import TlsPeer
 from tests.harness.waiting import PATIENCE_S, until
@@ -461,6 +462,106 @@ async def test_what_was_taken_of_a_closed_socket_is_not_known() -> None:
     async with RawListener() as listener, RawPeer(listener.portno) as peer:
         pass
     assert acknowledged(peer.sock) is None
+
+
+# Programs that do not read.
+
+
+def numbered(number: int) -> Message:
+    """A message that says which one it is, up to 32,767."""
+    channel, control = divmod(number >> 7, 16)
+    return Message("control_change", channel=channel, control=102 + control, value=number & 127)
+
+
+def controllers(messages: list[Message]) -> dict[tuple[int, int], int]:
+    return {(one.channel, one.control): one.value for one in messages if one.type == "control_change"}
+
+
+@pytest.mark.parametrize("yield_ports", [False, True])
+async def test_a_relay_that_was_read_once_and_is_not_read_any_more_keeps_relaying(yield_ports: bool) -> None:
+    clock, count = Clock(), 5000
+    async with (
+        serving(relay=True, yield_ports=yield_ports) as server,
+        connect("127.0.0.1", portno(server)) as player,
+        connect("127.0.0.1", portno(server)) as listener,
+    ):
+        await until(lambda: len(server.ports) == 2)
+        await player.send(Message("note_on"))
+        await server.receive()
+        assert (await listener.receive()).type == "note_on"
+
+        async def play() -> None:
+            for number in range(count):
+                await player.send(numbered(number))
+            await player.send(Message("note_off"))
+
+        async def listen() -> list[Message]:
+            return [await listener.receive() for _ in range(count + 1)]
+
+        playing, listening = asyncio.create_task(play()), asyncio.create_task(listen())
+        await until(lambda: any(port._link.held for port in server.ports))
+        await clock.skip(7.0)
+        heard = await listening
+        assert heard == [*map(numbered, range(count)), Message("note_off")]
+        await playing
+        assert server.stats.messages_unread > 0
+        # It reads again: what waited, and then where everybody is.
+        read = [entry[1] if yield_ports else entry for entry in server.iter_pending()]
+        assert len(read) < 2000
+        assert Message("note_off") in read
+        assert controllers(read) == controllers(heard)
+        await player.send(Message("note_on", note=1))
+        last = await server.receive()
+        assert (last[1] if yield_ports else last) == Message("note_on", note=1)
+
+
+async def test_a_client_that_only_sends_is_read_on_and_answers_pings() -> None:
+    clock = Clock()
+    async with (
+        serving(relay=True, dead_peer_timeout=10) as server,
+        connect("127.0.0.1", portno(server), name="sends") as sends,
+        connect("127.0.0.1", portno(server), name="listens") as listens,
+    ):
+        await until(lambda: len(server.ports) == 2)
+        for number in range(3000):
+            await server.send(numbered(number))
+        await until(lambda: sends._link.held)
+        reading = asyncio.create_task(_read_all(listens))
+        await clock.skip(20.0)
+        assert not server.stats.closed
+        assert sends.stats.messages_received == 3000
+        await sends.send(Message("note_on"))
+        await until(lambda: listens.stats.messages_received == 3001)
+        reading.cancel()
+
+
+async def _read_all(port: SocketPort) -> None:
+    async for _ in port:
+        pass
+
+
+async def test_a_port_that_does_not_listen_keeps_nothing_and_cannot_be_read() -> None:
+    async with (
+        serving(relay=True) as server,
+        connect("127.0.0.1", portno(server), listen=False, max_inbox=1) as port,
+        connect("127.0.0.1", portno(server)) as listener,
+    ):
+        await until(lambda: len(server.ports) == 2)
+        for _ in range(100):
+            await server.send(Message("note_on"))
+        await until(lambda: port.stats.messages_received == 100)
+        assert not port._own_inbox
+        assert await port.ping() > 0
+        with pytest.raises(UsageError, match="listen=False"):
+            port.poll()
+        with pytest.raises(UsageError, match="listen=False"):
+            await port.receive()
+        with pytest.raises(UsageError, match="listen=False"):
+            async for _ in port:
+                pass
+        await port.send(Message("note_off"))
+        while (await listener.receive()).type != "note_off":
+            pass
 
 
 # Senders.

@@ -241,6 +241,17 @@ async def refused_before_the_hello() -> PortStats:
         return server.ports[0].stats
 
 
+async def not_read() -> PortStats:
+    clock = Clock()
+    async with serving() as server, RawPeer(portno(server)) as peer:
+        port = await server.accept()
+        await peer.send(NOTE * 2000)
+        await until(lambda: port._link.held)
+        await clock.skip(7.0)
+        await until(lambda: port.stats.messages_received == 2000)
+        return port.stats
+
+
 async def connected_again() -> PortStats:
     async with (
         serving(relay=True) as server,
@@ -270,6 +281,7 @@ COUNTS: dict[str, Callable[[], Awaitable[PortStats]]] = {
     "bytes_received": bytes_in(NOTE),
     "messages_refused": refused_before_the_hello,
     "sysex_refused": bytes_in(b"\xf0\x41\xf7", sysex=False),
+    "messages_unread": not_read,
     "messages_sent": heard_something,
     "bytes_sent": heard_something,
     "messages_dropped": gone_before_it_heard,

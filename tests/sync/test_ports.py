@@ -11,6 +11,7 @@ import pytest
 from mido import Message
 from mido.ports import BaseIOPort
 
+import midinet.net.inbox as inbox_module
 from midinet import ConnectError, ConnectRefused, ListenError, PortClosed, UsageError
 from midinet.sync import PortServer, SocketPort, connect, format_address, parse_address
 from midinet.sync.inbox import MAX_OUTLET
@@ -537,6 +538,57 @@ def test_several_threads_may_send_and_receive_on_one_port() -> None:
         for [messages] in results:
             for channel in range(senders):
                 assert sum(message.channel == channel for message in messages) <= each
+
+
+def test_a_port_that_only_sends_is_read_by_nobody() -> None:
+    with (
+        PortServer("localhost", 0, relay=True) as server,
+        connect("localhost", portno(server), listen=False, max_inbox=1) as port,
+    ):
+        wait_until(lambda: server.ports)
+        for _ in range(100):
+            server.send(note(60))
+        wait_until(lambda: port.stats.messages_received == 100)
+        with pytest.raises(UsageError, match="listen=False"):
+            port.receive(block=False)
+        with pytest.raises(UsageError, match="listen=False"):
+            port.poll()
+
+
+@pytest.mark.parametrize("readers", [1, 4])
+def test_a_port_that_was_not_read_gives_way_and_is_read_again(
+    readers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox_module, "UNREAD_PATIENCE_S", 0.05)
+    last = Message("sysex", data=(0x7D, 1))
+    count = 3000
+    with (
+        PortServer("localhost", 0, relay=True) as server,
+        connect("localhost", portno(server)) as player,
+        connect("localhost", portno(server), max_inbox=100) as port,
+    ):
+        wait_until(lambda: len(server.ports) == 2)
+        player.send(note(60))
+        for number in range(count):
+            player.send(Message("control_change", control=number >> 7, value=number & 127))
+        player.send(off(60))
+        player.send(last)
+        wait_until(lambda: port.stats.messages_received == count + 3)
+        assert 0 < port.stats.messages_unread < count
+        heard: list[Message] = []
+
+        def read() -> None:
+            while last not in heard or off(60) not in heard:
+                if (message := port.receive(block=False)) is not None:
+                    heard.append(message)
+
+        threads = [threading.Thread(target=read) for _ in range(readers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert note(60) not in heard
+        assert len(heard) < 2000
 
 
 def test_the_loops_own_thread_is_refused() -> None:
