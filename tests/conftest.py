@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import os
+import re
 import signal
 import threading
 from collections import Counter
@@ -17,6 +18,16 @@ from hypothesis import HealthCheck, settings
 from midinet.sync.portal import get_portal
 from tests.harness.forks import ForkServer
 from tests.harness.jack import Instrument, Jack, alone, need_jack
+
+# What a person has set for terminals and for midinet's commands is not for those of the tests, which set what
+# they are about.
+_SET_BY_PEOPLE = re.compile(
+    r"(LC_.*|LANG|LANGUAGE|COLUMNS|LINES|TERM|COLORTERM|NO_COLOR|(FORCE|CLICOLOR).*|TTY_.*|MIDINET_(?!TEST_).*"
+    r"|MIDO_.*|PYTHON(UTF8|IOENCODING|WARNINGS|UNBUFFERED|OPTIMIZE|DEVMODE))"
+)
+for _name in filter(_SET_BY_PEOPLE.fullmatch, tuple(os.environ)):
+    del os.environ[_name]
+os.environ.update(LANG="C.UTF-8", TERM="xterm-256color")
 
 # How long an example takes says nothing of what is tested: hypothesis allows 0.2 s for each, and so much for
 # making them, which a busy machine under coverage exceeds.
