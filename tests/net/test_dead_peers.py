@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -425,3 +426,72 @@ async def test_a_peer_that_vanishes_is_found_idle_or_not_on_both_sides(
         # Who listened to the one that vanished is let go of it.
         assert await listener.read(3) == OFF.bin()
         assert relay.stats.closed == {CloseReason.TIMEOUT: 1}
+
+
+SEND_ONLY = """
+import socket, sys
+import mido.sockets
+import midinet.sync
+where = sys.argv[1], int(sys.argv[2])
+raw = socket.socket()
+raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+raw.connect(where)
+ports = mido.sockets.connect(*where), midinet.sync.connect(*where)
+sys.stdin.read()
+"""
+# Longer than a peer has that does not answer, so that windows are closed and probes far apart by then.
+PLAYED_S = 15
+MESSAGES_A_S = 12_000
+
+
+@pytest.mark.full
+@requires_two_hosts
+async def test_clients_that_only_send_are_found_when_their_cable_is_pulled_while_all_play(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(3 * PATIENCE_S), two_hosts() as hosts, contextlib.AsyncExitStack() as stack:
+        monkeypatch.setattr(listen, "socket", OnHost(hosts, 1))
+        address = hosts.addresses[1]
+        server = await stack.enter_async_context(PortServer(address, 0, relay=True, close_timeout=0.1))
+        near = []
+        for _ in range(2):
+            sock = hosts.socket_in(1)
+            sock.setblocking(False)
+            near.append(await stack.enter_async_context(RawPeer(sock=sock)))
+            await loop.sock_connect(sock, (address, portno(server)))
+        player, listener = near
+        program = await hosts.run_in(
+            0, sys.executable, "-c", SEND_ONLY, address, str(portno(server)), stdin=asyncio.subprocess.PIPE
+        )
+        await until(lambda: server.stats.clients == 5)
+        heard = 0
+
+        async def hear() -> None:
+            nonlocal heard
+            while data := await loop.sock_recv(listener.sock, 65536):
+                heard += len(data) // 3
+
+        async def play() -> None:
+            sent, began = 0, loop.time()
+            while True:
+                due = int((loop.time() - began) * MESSAGES_A_S)
+                notes = [bytes((0xB0 | n & 15, 16 + n % 16, n & 127)) for n in range(sent, due)]
+                await player.send(b"".join(notes))
+                sent = due
+                await asyncio.sleep(0.02)
+
+        tasks = [asyncio.create_task(hear()), asyncio.create_task(play())]
+        await asyncio.sleep(PLAYED_S)
+        assert not server.stats.closed
+        hosts.cable.up = False
+        began = loop.time()
+        await until(lambda: server.stats.closed == {CloseReason.TIMEOUT: 3})
+        # Within 10 s, which the rule is held to with time as an argument: this machine may be busy.
+        assert loop.time() - began < 20
+        # Nobody else was held up.
+        before = heard
+        await until(lambda: heard > before + MESSAGES_A_S / 10)
+        for task in tasks:
+            task.cancel()
+        assert program.returncode is None

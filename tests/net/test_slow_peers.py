@@ -12,9 +12,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import mido.sockets
 import pytest
 from mido import Message
 
+import midinet.sync
 from midinet import CloseReason, ConnectionLost, PortServer, SocketPort, UsageError, connect
 from midinet.hub.outbox import LATE_NOTE_S
 from midinet.net.options import LinkOptions
@@ -641,3 +643,68 @@ def test_one_who_floods_does_not_drown_one_who_does_not(stage: Stage) -> None:
             await until(lambda: flood_port.stats.messages_received == sent)
 
     stage.run(scenario)
+
+
+# Send-only clients beside others that play, for longer than any timeout.
+
+MINUTES_OF_A_REHEARSAL_S = 25
+MESSAGES_A_S = 12_000
+SEND_ONLY_MARK = b"\xf0\x7d\x01\xf7"
+
+
+@pytest.mark.full
+async def test_send_only_clients_are_heard_after_25_s_of_12000_messages_a_s() -> None:
+    def connect_them(portno: int) -> list[Any]:
+        return [
+            mido.sockets.connect("127.0.0.1", portno),
+            midinet.sync.connect("127.0.0.1", portno),
+            midinet.sync.connect("127.0.0.1", portno, name="says who it is"),
+        ]
+
+    async with (
+        PortServer("127.0.0.1", 0, relay=True) as server,
+        RawPeer(portno(server), receive_buffer=4096) as raw,
+        RawPeer(portno(server)) as player,
+        RawPeer(portno(server)) as listener,
+    ):
+        ports = await asyncio.to_thread(connect_them, portno(server))
+        await until(lambda: len(server.ports) == 6)
+        marks = asyncio.create_task(_count_marks(listener, 4))
+        answers = asyncio.create_task(player.read_to_end())
+        await _play(player)
+        assert not server.stats.closed
+        played = server.stats.messages_received
+        assert played > 0.5 * MINUTES_OF_A_REHEARSAL_S * MESSAGES_A_S
+        await raw.send(SEND_ONLY_MARK)
+        for port in ports:
+            await asyncio.to_thread(port.send, Message.from_bytes(SEND_ONLY_MARK))
+        await marks
+        assert not server.stats.closed
+        # Nobody else was held up.
+        missed = [port.stats.slow_episodes for port in server.ports if port.peer == _peer(listener)]
+        assert missed == [0]
+        answers.cancel()
+        for port in ports:
+            await asyncio.to_thread(port.close)
+
+
+def _peer(peer: RawPeer) -> tuple[str, int]:
+    return peer.sock.getsockname()
+
+
+async def _play(player: RawPeer) -> None:
+    """Play controllers evenly, for as long as it takes."""
+    loop, sent = asyncio.get_running_loop(), 0
+    began = loop.time()
+    while (passed := loop.time() - began) < MINUTES_OF_A_REHEARSAL_S:
+        due = int(passed * MESSAGES_A_S)
+        await player.send(b"".join([bytes((0xB0 | n & 15, 16 + n % 16, n & 127)) for n in range(sent, due)]))
+        sent = due
+        await asyncio.sleep(0.02)
+
+
+async def _count_marks(listener: RawPeer, marks: int) -> None:
+    parser, heard = Parser(), 0
+    while heard < marks:
+        data = await listener.read(1)
+        heard += parser.frames(data + listener.read_nowait(1 << 20)).count(SEND_ONLY_MARK)
