@@ -1,8 +1,8 @@
 """`midinet serve`: a hub that shows who comes and goes and what passes.
 
 Showing never holds up the relay. For the live view, a read of a socket is kept as it is, and what is held the
-hub knows anyway. For lines, the server is read; one that is read has to go on being read, so the reader here
-only offers lines to a printer that drops what it has no room for.
+hub knows anyway. For lines, the server is read; a reader that is too slow makes the senders wait, so the one
+here only offers lines to a printer that drops what it has no room for.
 """
 
 from __future__ import annotations

@@ -303,6 +303,9 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
+        if self._dead_peer_watch is not None:
+            # From here on its descriptor may be another connection's.
+            self._dead_peer_watch.stop()
         self.outbox.open = False
         reason = CloseReason.PEER if self._turns.finishing else _reason_of(exc)
         if self.reason is None:
@@ -324,8 +327,6 @@ class Link(asyncio.Protocol):
         self.outbox.close()
         if self._writer is not None:
             self._writer.stop()
-        if self._dead_peer_watch is not None:
-            self._dead_peer_watch.stop()
         for timer in self._timers:
             timer.cancel()
         self.owner._link_lost()
