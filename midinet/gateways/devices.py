@@ -8,14 +8,15 @@ Rules:
   calls the loop if no call is under way.
 - A driver is only ever sent whole messages with their statuses.
 
-python-rtmidi 1.5.8 keeps hold of the interpreter in every call, and needs it for every message that comes:
+python-rtmidi 1.5.8 keeps hold of the interpreter in every call, and needs it in every callback:
 
 - A driver that waits holds up the program. JACK's is never sent more than it takes (jack.py). WinMM's waits
   for each system exclusive message to be sent, twenty seconds for 64 KiB over a cable of 3,125 bytes/s.
   ALSA's never waits.
-- JACK waits for nobody: what came in a period, of 5 ms say, in which something else had hold of the
-  interpreter all the time is lost, or comes twice. Who cannot have that bridges in a program that does
-  nothing else, such as `midinet bridge`.
+- Opening or closing a client of JACK waits until the server has run a cycle with it, and a cycle waits for
+  the callbacks of every client. A message that came meanwhile would hold up both until JACK gives up: for a
+  second, and for ten where the server is synchronous. So JACK's inputs have no callbacks. rtmidi's own thread
+  puts what comes into a queue, for which it needs no interpreter, and a thread here takes it out.
 """
 
 from __future__ import annotations
@@ -64,6 +65,13 @@ _OVERHEAD = 64
 # Bytes handed over to an output's thread at once, before the rest waits in the outbox, which knows what to do
 # with what comes late: a third of a second of a MIDI cable, of 3,125 bytes/s.
 MAX_HANDED = 1024
+
+# Seconds between two looks into the queues of JACK's inputs: a fraction of a usual period, of 5 ms.
+_POLL_S = 0.0005
+
+# Messages that such a queue has room for: nobody looks into it while something else has hold of the
+# interpreter.
+_QUEUED = 16384
 
 # Seconds. Calls that a driver's thread had begun have been made by then.
 _QUIET_S = 0.02
@@ -186,6 +194,7 @@ class System:
             raise DeviceError(f"alsa does not run here: {_SEQUENCER} is missing or may not be opened")
         try:
             self._probe: _Probe = JackServer() if name == "jack" else _RtProbe(rtmidi, self._api)
+            self._poller = Poller() if name == "jack" else None
         except DeviceError:
             raise
         except OSError as error:
@@ -229,11 +238,14 @@ class System:
         Raises:
             DeviceError: it is not there or cannot be opened.
         """
-        midi = self._made(self._rtmidi.MidiIn, name)
-        done = Input(midi, loop, gathered)
+        midi = self._made(self._rtmidi.MidiIn, name, queue_size_limit=_QUEUED)
+        done = Input(midi, loop, gathered, self._poller)
         try:
             midi.ignore_types(sysex=False, timing=not clock, active_sense=not active_sensing)
-            midi.set_callback(done._call)
+            if self._poller is None:
+                midi.set_callback(done._call)
+            else:
+                self._poller.add(done)
             self._connect(midi, name, "input", virtual)
         except BaseException:
             done.close()
@@ -263,9 +275,9 @@ class System:
         pace = Pace(self._probe) if isinstance(self._probe, JackServer) else None
         return Output(midi, loop, name, has_room, pace, virtual_name=name if virtual else "")
 
-    def _made(self, kind: Callable[..., Any], name: str) -> Any:
+    def _made(self, kind: Callable[..., Any], name: str, **options: Any) -> Any:
         try:
-            return kind(self._api, name=CLIENT)
+            return kind(self._api, name=CLIENT, **options)
         except OSError as error:
             raise DeviceError(f"{name!r} cannot be opened: {error}") from error
 
@@ -292,6 +304,8 @@ class System:
 
     def close(self) -> None:
         """Close it, after everything that it opened."""
+        if self._poller is not None:
+            self._poller.close()
         self._probe.close()
 
 
@@ -345,11 +359,63 @@ def _listed(names: list[str], word: str = "and") -> str:
     return f" {word} ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names or ["none"])
 
 
-class Input:
-    """An open input: what the driver's thread hands over to the loop."""
+class Poller:
+    """A thread that takes what has come from the queues of inputs, while there are any."""
 
-    def __init__(self, midi: Any, loop: asyncio.AbstractEventLoop, gathered: Callable[[], object]) -> None:
+    def __init__(self) -> None:
+        # Held while inputs are polled: none is closed meanwhile.
+        self._lock = threading.Lock()
+        self._inputs: list[Input] = []
+        self._thread: threading.Thread | None = None
+
+    def add(self, midi_input: Input) -> None:
+        """Poll an input from now on."""
+        with self._lock:
+            self._inputs.append(midi_input)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="midinet inputs", daemon=True)
+                self._thread.start()
+
+    def remove(self, midi_input: Input) -> None:
+        """Poll an input no more."""
+        with self._lock:
+            self._inputs.remove(midi_input)
+
+    def close(self) -> None:
+        """Wait for the end of the thread. No input may be left."""
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join(_JOIN_S)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._inputs:
+                    self._thread = None
+                    return
+                for midi_input in self._inputs:
+                    midi_input.poll()
+            time.sleep(_POLL_S)
+
+
+class Input:
+    """An open input: what its driver's thread, or the poller's, hands over to the loop.
+
+    Args:
+        gathered: called on the loop when there is something to take.
+        poller: calls `poll` from the time it is told of this input; None where the driver calls.
+    """
+
+    def __init__(
+        self,
+        midi: Any,
+        loop: asyncio.AbstractEventLoop,
+        gathered: Callable[[], object],
+        poller: Poller | None,
+    ) -> None:
         self._midi = midi
+        self._poller = poller
         self._loop = loop
         self._tell = gathered
         self._gathered: deque[bytes] = deque()
@@ -358,6 +424,11 @@ class Input:
         self._put = self._taken = 0
         self.lost = 0
         self.virtual_name = ""
+
+    def poll(self) -> None:
+        """In the poller's thread: take the messages that have come."""
+        while (event := self._midi.get_message()) is not None:
+            self._call(event, None)
 
     def _call(self, event: tuple[list[int], float], _: object) -> None:
         """In the driver's thread: take a message."""
@@ -388,6 +459,11 @@ class Input:
 
     def close(self) -> None:
         """Close it. To be called off the loop."""
+        if self._poller is not None:
+            self._poller.remove(self)
+            _delete(self._midi)
+            _forget_virtual(self.virtual_name)
+            return
         # rtmidi would join a thread that waits for the interpreter, while it has hold of the interpreter. So
         # first the calls end: those under way are given the time, and what they refer to is kept for them,
         # which is a tuple that rtmidi itself lets go at once.

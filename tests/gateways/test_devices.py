@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +12,8 @@ import midinet
 from midinet import DeviceError
 from midinet.gateways import devices
 from midinet.gateways.hardware import HardwarePort, find_port, list_ports
-from tests.harness.jack import Instrument, Jack, load_rtmidi
+from tests.harness.jack import Instrument, Jack, bend, load_rtmidi
+from tests.harness.waiting import until
 
 Plug = Callable[..., Instrument]
 
@@ -32,6 +35,27 @@ def test_a_system_goes_by_a_short_name_or_rtmidis(jack: Jack, plug: Plug, api: s
     keys = plug("Keys")
     assert find_port("Keys", output=False, api=api) == keys.out
     assert find_port("keys", output=True, api=api) == keys.into
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no JACK for these tests")
+async def test_jack_does_not_wait_for_an_interpreter_that_is_held(plug: Plug) -> None:
+    keys, bends = plug("Keys", sounds=False), [bend(number) for number in range(1000)]
+    system = devices.open_system("jack")
+    came = bytearray()
+    opened = system.open_input(
+        asyncio.get_running_loop(), keys.out, lambda: None, virtual=False, clock=True, active_sensing=True
+    )
+    keys.play_bends(len(bends))
+    await until(lambda: came.extend(opened.take()) or came)
+    # What opens a client of JACK holds it for as long as JACK waits. A second is nearly 200 cycles.
+    before = system._probe.cycle
+    ctypes.PyDLL(None).usleep(999_999)
+    cycles = (system._probe.cycle - before) / 256
+    await until(lambda: came.extend(opened.take()) or len(came) >= 3 * len(bends))
+    opened.close()
+    system.close()
+    assert bytes(came) == b"".join(bends)
+    assert cycles > 10
 
 
 def test_a_port_that_is_not_there_is_one_line_with_those_that_are(plug: Plug) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import glob
 import importlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -157,6 +158,7 @@ def need_jack() -> str:
     """Return the path of JACK's server, or skip the test where there is none or where it cannot run."""
     program = need_program("jackd", "Debian: apt-get install jackd2")
     need(sys.platform != "linux" or os.access("/dev/shm", os.W_OK), "a /dev/shm to write to, for JACK")
+    need(importlib.util.find_spec("jack"), "JACK-Client (pip install JACK-Client)")
     return program
 
 
@@ -181,6 +183,8 @@ class Instrument:
     """Something with a MIDI output, which one hears, and a MIDI input, which one plays on.
 
     It is a process of its own, as rtmidi holds up the whole interpreter while it opens or closes anything.
+    It does without rtmidi, which crashes now and then when it closes an input: JACK waits ten seconds for a
+    client that has crashed, and holds up everybody else meanwhile.
 
     Attributes:
         out, into: the whole names of these ports.
@@ -241,39 +245,76 @@ def bend(number: int) -> bytes:
 
 
 _INSTRUMENT = """
-import gc, rtmidi, sys, time
+import collections, jack, queue, sys, threading, time
 
 plays, sounds = sys.argv[1:]
+jack.set_error_function(lambda text: None)
+jack.set_info_function(lambda text: None)
+clients = []
+
+
+def open_client(name, register, process):
+    client = jack.Client(name, no_start_server=True)
+    port = register(client)("midi")
+    client.set_process_callback(lambda frames: process(port))
+    client.activate()
+    clients.append(client)
+
+
+# What is to be sent, and what was heard: JACK's threads wait for nobody who reads it.
+due, heard = collections.deque(), queue.SimpleQueue()
+# What is left to be done before it goes: whoever hears it has it in the same cycle, or in the next.
+left, has_sent = [], threading.Event()
+
+
+def send(port):
+    port.clear_buffer()
+    if left and not due and not left.pop():
+        has_sent.set()
+    while due:
+        try:
+            port.write_midi_event(0, due[0])
+        except jack.JackErrorCode:
+            return  # JACK's buffer is full: in the next period.
+        due.popleft()
+
+
+def hear(port):
+    for _, event in port.incoming_midi_events():
+        heard.put(bytes(event))
+
+
+def tell():
+    begun = b""
+    while (event := heard.get()) is not None:
+        # A long system exclusive message comes in several events.
+        begun += event
+        if begun[:1] != b"\\xf0" or begun[-1:] == b"\\xf7":
+            print(begun.hex(), flush=True)
+            begun = b""
+
+
+teller = threading.Thread(target=tell)
+teller.start()
 if plays:
-    out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name=f"{plays} out")
-    out.open_virtual_port("midi")
+    open_client(f"{plays} out", lambda client: client.midi_outports.register, send)
 if sounds:
-    into = rtmidi.MidiIn(rtmidi.API_UNIX_JACK, name=f"{sounds} in")
-    into.ignore_types(sysex=False, timing=False, active_sense=False)
-    into.set_callback(lambda event, _: print(bytes(event[0]).hex(), flush=True))
-    into.open_virtual_port("midi")
+    open_client(f"{sounds} in", lambda client: client.midi_inports.register, hear)
 print("ready", flush=True)
 for line in sys.stdin:
     words = line.split()
     if words[0] == "bends":
         for number in range(int(words[1])):
-            out.send_message((0xE0, number & 127, number >> 7))
+            due.append(bytes((0xE0, number & 127, number >> 7)))
             if number % 10 == 9:
                 time.sleep(0.003)
     else:
-        for word in words:
-            out.send_message(bytes.fromhex(word))
-# What the threads of the driver have begun has to end before each next step.
+        due.extend(bytes.fromhex(word) for word in words)
 if plays:
-    out.close_port()
-if sounds:
-    kept = gc.get_referents(into)
-    into.cancel_callback()
-time.sleep(0.05)
-if plays:
-    out.delete()
-if sounds:
-    into.close_port()
-    time.sleep(0.05)
-    into.delete()
+    left.extend([False, True, True])
+    has_sent.wait(1)  # But for a server that has died.
+for client in clients:
+    client.deactivate()
+    client.close()
+heard.put(None)
 """
