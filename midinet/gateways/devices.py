@@ -295,6 +295,9 @@ class System:
             if _names(midi)[number : number + 1] != [name]:
                 # It was opened by its number, and may be another.
                 raise DeviceError(f"the ports changed while {name!r} was opened")
+            if isinstance(self._probe, JackServer):
+                # JACK connects from a later cycle on. What is played in this one would be lost.
+                Pace(self._probe).settle()
         except NotImplementedError as error:
             raise DeviceError(f"{self.name} has no virtual ports") from error
         except (OSError, ValueError, RuntimeError) as error:

@@ -164,8 +164,8 @@ class Pace:
         return True
 
     def settle(self) -> None:
-        """Wait until what was sent has been heard: rtmidi's client has it in the next cycle, and who hears
-        that client in the same one or in the one after."""
+        """Wait until what was sent has been heard, and what was connected is: rtmidi's client has it in the
+        next cycle, and who hears that client in the same one or in the one after."""
         for _ in range(3):
             self._wait()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -106,17 +107,14 @@ def test_every_port_that_a_pattern_fits_is_bridged_also_one_that_comes_later(qui
     assert client.hear() == ON
 
 
-def test_other_programs_can_use_a_virtual_port(quiet_hub, client, bridge, jack):
+def test_other_programs_can_use_a_virtual_port(quiet_hub, client, bridge, jack, plug):
     bridged = bridge(quiet_hub.address, "--virtual", "stage")
     bridged.wait_for(" up | in: stage | out: stage\n")
-    program = jack.rtmidi.MidiOut(jack.rtmidi.API_UNIX_JACK)
-    try:
-        names = program.get_ports()
-        program.open_port(next(number for number, name in enumerate(names) if "stage" in name))
-        program.send_message(ON)
-        assert client.hear() == ON
-    finally:
-        program.delete()
+    keys = plug("Keys", sounds=False)
+    [_, into] = jack.own_ports("stage")
+    asyncio.run(jack.connect(keys.out, into))
+    keys.play(ON)
+    assert client.hear() == ON
 
 
 # Who comes and goes.

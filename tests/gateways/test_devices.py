@@ -13,6 +13,7 @@ from midinet import DeviceError
 from midinet.gateways import devices
 from midinet.gateways.hardware import HardwarePort, find_port, list_ports
 from tests.harness.jack import Instrument, Jack, bend, load_rtmidi
+from tests.harness.sizes import thorough
 from tests.harness.waiting import until
 
 Plug = Callable[..., Instrument]
@@ -56,6 +57,25 @@ async def test_jack_does_not_wait_for_an_interpreter_that_is_held(plug: Plug) ->
     system.close()
     assert bytes(came) == b"".join(bends)
     assert cycles > 10
+
+
+@thorough("rounds", quick=5, full=100)
+async def test_nothing_is_lost_that_is_played_as_soon_as_a_port_is_open(plug: Plug, rounds: int) -> None:
+    keys, synth = plug("Keys", sounds=False), plug("Synth", plays=False)
+    system, loop, note = devices.open_system("jack"), asyncio.get_running_loop(), b"\x90\x3c\x40"
+    for _ in range(rounds):
+        output = system.open_output(loop, synth.into, lambda: None, virtual=False)
+        output.write(note)
+        await until(lambda: synth.heard == [note])
+        output.close()
+        synth.heard.clear()
+        source = system.open_input(
+            loop, keys.out, lambda: None, virtual=False, clock=True, active_sensing=True
+        )
+        keys.play(note)
+        await until(source.take)
+        source.close()
+    system.close()
 
 
 def test_a_port_that_is_not_there_is_one_line_with_those_that_are(plug: Plug) -> None:
