@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from midinet.sync.portal import get_portal
 from tests.harness.forks import ForkServer
 from tests.harness.jack import Instrument, Jack, alone, need_jack
+from tests.harness.needs import EVERYTHING
 
 # What a person has set for terminals and for midinet's commands is not for those of the tests, which set what
 # they are about.
@@ -81,6 +82,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reasons = Counter(report.longrepr[2] for report in reports if isinstance(report.longrepr, tuple))
     for reason, count in sorted(reasons.items()):
         terminalreporter.line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail where everything has to be there, and something was skipped for want of it."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get(EVERYTHING) and exitstatus == 0 and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 # Seconds, many times what it takes.
