@@ -500,6 +500,7 @@ class Broker:
                 await client.close()
         except (OSError, self._nats.errors.Error):
             abort(client)
+        await end_reconnecting(client)
 
 
 def need_nats() -> Any:
@@ -539,6 +540,14 @@ def abort(client: Client) -> None:
     writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
     if writer is not None:
         writer.transport.abort()
+
+
+async def end_reconnecting(client: Client) -> None:
+    """End the task of nats-py that reconnects, where its one cancellation got lost as in `BackgroundTask`."""
+    task = getattr(client, "_reconnection_task", None)
+    while task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CLOSE_S)
 
 
 def first_messages(data: bytes, size: int) -> bytes:

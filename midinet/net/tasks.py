@@ -19,6 +19,10 @@ from ..errors import UsageError
 
 logger = logging.getLogger("midinet.tasks")
 
+# Seconds. A cancellation can get lost: before Python 3.12 asyncio.wait_for returns its result instead, where
+# that came at the same time. Longer than a task takes that ends in order.
+CANCEL_AGAIN_S = 3.0
+
 
 def _ignore(_: object) -> None:
     pass
@@ -67,9 +71,13 @@ class BackgroundTask:
             await asyncio.wait({self._task})
 
     async def stop(self) -> None:
-        """Cancel the task and wait until it has ended. Cancelling is safe: it stops the waiting alone."""
-        self.cancel()
-        await self.wait()
+        """Cancel the task, again if need be, and wait until it has ended.
+
+        Cancelling is safe: it stops the waiting alone.
+        """
+        while not self._task.done():
+            self.cancel()
+            await asyncio.wait({self._task}, timeout=CANCEL_AGAIN_S)
 
     def _on_done(self, task: asyncio.Task[object]) -> None:
         # In a circle, memory would stay until Python looks for circles.

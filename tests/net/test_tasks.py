@@ -13,6 +13,7 @@ from midinet.hub.outbox import Outbox
 from midinet.net.tasks import BackgroundTask
 from midinet.sync.portal import get_portal
 from midinet.testing import pair
+from tests.harness.clock import Clock
 from tests.harness.raw import RawPeer
 from tests.harness.servers import portno
 from tests.harness.waiting import PATIENCE_S, until
@@ -95,6 +96,26 @@ async def test_stopping_waits_for_what_the_task_does_last() -> None:
 
 
 # Its owners.
+
+
+async def test_stopping_cancels_again_what_a_cancellation_got_lost_in() -> None:
+    cancelled = 0
+
+    async def lose_the_first() -> None:
+        nonlocal cancelled
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled += 1
+                if cancelled == 2:
+                    raise
+
+    task = BackgroundTask(lose_the_first(), name="stubborn")
+    await asyncio.sleep(0)
+    clock, stopping = Clock(), asyncio.ensure_future(task.stop())
+    await clock.skip_until(stopping.done)
+    assert (cancelled, task.done()) == (2, True)
 
 
 async def test_a_port_whose_reconnect_dies_is_lost(caplog: pytest.LogCaptureFixture) -> None:
